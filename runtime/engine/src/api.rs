@@ -1,0 +1,502 @@
+//! The messages between whoever wants tokens and whoever makes them.
+//!
+//! An [`Engine`] serves one model. Everything that crosses its border is plain data over bounded channels, so the same
+//! messages can cross a process boundary (a worker engine). This module must never name llama.cpp, HTTP or Wasm.
+//!
+//! The way of one token: [`Engine::submit`] → actor batches, samples, detokenises → [`Event`] in the bounded channel of
+//! its [`Generation`]. A reader that does not read stops its own sequence only; dropping the [`Generation`] cancels it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+/// A token id of the model's vocabulary.
+pub type Token = i32;
+
+/// Events that a slow reader may leave unread before its sequence is set aside.
+pub const EVENT_QUEUE: usize = 64;
+
+/// One conversation inside an engine: a token history and, while it is warm, its KV cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// One request inside an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RequestId(pub u64);
+
+/// What an engine has loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// `general.name` of the file, or its file stem.
+    pub name: String,
+    /// SHA-256 of the file, lower-case hex.
+    pub digest: String,
+    /// `general.architecture`, e.g. `llama`.
+    pub architecture: String,
+    /// Tokens that prompt and answer of one sequence may take together.
+    pub n_ctx: u32,
+    /// Sequences that are decoded in one batch.
+    pub n_seq_max: u32,
+    /// Entries of the vocabulary.
+    pub n_vocab: u32,
+    /// Width of an embedding vector, in f32 values.
+    pub n_embd: u32,
+    /// Whether the file brings a chat template.
+    pub has_chat_template: bool,
+}
+
+impl ModelInfo {
+    /// `name@digest-prefix`: how answers name the physical model.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let short: String = self.digest.chars().take(12).collect();
+        format!("{}@{short}", self.name)
+    }
+}
+
+/// Who speaks in a [`Message`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speaker {
+    /// Instructions of the app.
+    System,
+    /// The person, or the app in the person's place.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub speaker: Speaker,
+    /// The text.
+    pub content: String,
+    /// Calls that an assistant turn made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a tool turn answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A turn of `speaker` with nothing but text.
+    pub fn new(speaker: Speaker, content: impl Into<String>) -> Self {
+        Self { speaker, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+    }
+    /// A user turn.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::new(Speaker::User, content)
+    }
+    /// A system turn.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::new(Speaker::System, content)
+    }
+    /// An assistant turn.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::new(Speaker::Assistant, content)
+    }
+}
+
+/// A call that the model asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Unique within the conversation.
+    pub id: String,
+    /// Name of the tool.
+    pub name: String,
+    /// A JSON object, as text.
+    pub arguments: String,
+}
+
+/// A function that the model may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Name of the tool.
+    pub name: String,
+    /// What it does, for the model.
+    pub description: String,
+    /// JSON Schema of its arguments.
+    pub parameters: serde_json::Value,
+}
+
+/// Whether the model may, must or must not call tools.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// No calls.
+    None,
+    /// At least one call, of any tool; enforced by the sampler.
+    Required,
+    /// A call of this tool; enforced by the sampler.
+    Named(String),
+}
+
+/// What the answer must look like; enforced token by token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Constraint {
+    /// A JSON Schema.
+    JsonSchema(serde_json::Value),
+    /// A regular expression for the whole answer.
+    Regex(String),
+    /// A Lark grammar in llguidance's dialect.
+    Grammar(String),
+}
+
+/// Sampler settings of one sequence. The defaults are the host's, see each field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 is greedy. Default 0.7.
+    pub temperature: f32,
+    /// Keep the k most likely tokens; 0 keeps all. Default 40. Always first in the chain: a full chain over 128k tokens costs 0.8 ms.
+    pub top_k: u32,
+    /// Keep the smallest set whose probability reaches p. Default 0.95.
+    pub top_p: f32,
+    /// Drop tokens below this share of the best one's probability. Default 0.05.
+    pub min_p: f32,
+    /// Multiplicative penalty on the last 64 tokens; 1 is off. Default 1.
+    pub repeat_penalty: f32,
+    /// Additive penalty for each occurrence. Default 0.
+    pub frequency_penalty: f32,
+    /// Additive penalty for having occurred. Default 0.
+    pub presence_penalty: f32,
+    /// Seed of the sequence's own generator. `None` draws one.
+    pub seed: Option<u32>,
+    /// Values added to the logits of single tokens.
+    pub logit_bias: Vec<(Token, f32)>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.7,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: None,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the most likely token.
+    #[must_use]
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, seed: Some(0), ..Self::default() }
+    }
+}
+
+/// What the model is asked to continue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Prompt {
+    /// The whole conversation; the engine applies the model's chat template. What the session has already computed of it is reused.
+    Chat {
+        /// Every turn from the first on.
+        messages: Vec<Message>,
+        /// Tools offered to the model.
+        tools: Vec<Tool>,
+        /// May, must or must not call them.
+        tool_choice: ToolChoice,
+    },
+    /// Text without a template; special tokens in it are not parsed.
+    Text(String),
+    /// Tokens as they are. Ids outside the vocabulary are refused.
+    Tokens(Vec<Token>),
+}
+
+/// One request for an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// The session whose history the prompt continues. `None` is a session of its own that ends with the answer.
+    pub session: Option<SessionId>,
+    /// What to continue.
+    pub prompt: Prompt,
+    /// Upper bound of the answer, in tokens; 0 asks for what the prompt leaves of the context. Prompt and bound together
+    /// must fit into the context.
+    pub max_tokens: u32,
+    /// The answer ends before the first of these strings, wherever token borders fall.
+    pub stop: Vec<String>,
+    /// Sampler settings.
+    pub sampling: Sampling,
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+    /// Generate up to `max_tokens` even if the model ends the turn. For benchmarks.
+    pub ignore_eos: bool,
+}
+
+impl Request {
+    /// A request with the host's defaults: own session, at most 512 tokens.
+    #[must_use]
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            session: None,
+            prompt,
+            max_tokens: 512,
+            stop: Vec::new(),
+            sampling: Sampling::default(),
+            constraint: None,
+            ignore_eos: false,
+        }
+    }
+    /// A chat without tools.
+    #[must_use]
+    pub fn chat(messages: Vec<Message>) -> Self {
+        Self::new(Prompt::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto })
+    }
+}
+
+/// A piece of an answer. Text pieces are valid UTF-8 and never split a character.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// Prefill has come this far; sent at most once per batch.
+    Prefill {
+        /// Prompt tokens computed so far, cached ones included.
+        done: u32,
+        /// Prompt tokens in all.
+        total: u32,
+    },
+    /// Text of the answer.
+    Text(String),
+    /// Reasoning that the model marks as such.
+    Thinking(String),
+    /// A tool call, complete: it is sent when its closing tag has been parsed.
+    ToolCall(ToolCall),
+    /// The last event: how it ended. Nothing follows.
+    Done(Result<Completion, EngineError>),
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// The model ended its turn.
+    End,
+    /// `max_tokens` were made.
+    MaxTokens,
+    /// This stop string came up.
+    StopSequence(String),
+    /// The turn ended with tool calls.
+    ToolCalls,
+    /// The reader went away or cancelled.
+    Cancelled,
+}
+
+/// Counts and times of one answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    pub prompt_tokens: u32,
+    /// Prompt tokens whose KV was already there.
+    pub cached_tokens: u32,
+    /// Tokens made.
+    pub output_tokens: u32,
+    /// From submit to the first token, ms.
+    pub ttft_ms: f64,
+    /// From submit to the admission into the batch, ms.
+    pub wait_ms: f64,
+    /// From submit to the end, ms.
+    pub total_ms: f64,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// Why it ended.
+    pub stop: StopReason,
+    /// Counts and times.
+    pub usage: Usage,
+    /// The answer as a turn for the history.
+    pub message: Message,
+    /// Raw tokens of the answer, the end-of-turn token excluded.
+    pub tokens: Vec<Token>,
+}
+
+/// Why an engine refuses or fails. Every message names the numbers and, where there is one, the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum EngineError {
+    /// The request is wrong whatever the engine's state.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// Found before prefill.
+    #[error(
+        "the prompt has {prompt_tokens} tokens and the answer may take {max_tokens}, together more than the {n_ctx} tokens of the context; shorten the prompt or lower max_tokens"
+    )]
+    ContextOverflow {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+        /// Tokens the answer may take.
+        max_tokens: u32,
+        /// Tokens of the context.
+        n_ctx: u32,
+    },
+    /// The queue is full.
+    #[error("{waiting} requests are waiting for {n_seq_max} places; try again in about {retry_after_ms} ms")]
+    Busy {
+        /// Requests in the queue.
+        waiting: u32,
+        /// Sequences that run at once.
+        n_seq_max: u32,
+        /// An estimate, ms.
+        retry_after_ms: u32,
+    },
+    /// The session id is not (or no longer) known.
+    #[error("session {0} does not exist or was closed")]
+    UnknownSession(u64),
+    /// The session is answering another request.
+    #[error("session {0} is still answering; a session answers one request at a time")]
+    SessionBusy(u64),
+    /// The model does not offer it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The engine failed while computing; the last lines of its log are attached.
+    #[error("the engine failed: {0}")]
+    Failed(String),
+    /// The engine was stopped.
+    #[error("the engine was stopped")]
+    Stopped,
+}
+
+/// A running request: its id and the bounded channel of its events. Dropping it cancels the request within one token.
+#[derive(Debug)]
+#[must_use = "dropping a generation cancels it"]
+pub struct Generation {
+    /// Names the request in [`Engine::cancel`] and in logs.
+    pub id: RequestId,
+    /// Ends after [`Event::Done`].
+    pub events: mpsc::Receiver<Event>,
+    /// Held for its drop alone.
+    _interrupt: Option<Interrupt>,
+}
+
+/// Stops a step that is being computed when the reader of one of its requests goes away.
+#[derive(Debug)]
+pub(crate) struct Interrupt {
+    /// Set while the request is in prefill: only then is a step long enough to be worth an abort.
+    pub(crate) armed: Arc<AtomicBool>,
+    /// The engine's abort flag.
+    pub(crate) abort: Arc<AtomicBool>,
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        if self.armed.load(Ordering::Relaxed) {
+            self.abort.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Generation {
+    /// A request whose reader the engine watches through the channel alone.
+    #[must_use]
+    pub fn new(id: RequestId, events: mpsc::Receiver<Event>) -> Self {
+        Self { id, events, _interrupt: None }
+    }
+
+    pub(crate) fn interrupting(id: RequestId, events: mpsc::Receiver<Event>, interrupt: Interrupt) -> Self {
+        Self { id, events, _interrupt: Some(interrupt) }
+    }
+
+    /// Reads to the end. Text pieces are joined.
+    ///
+    /// # Errors
+    /// The error of [`Event::Done`], or [`EngineError::Stopped`] when the engine went away first.
+    pub async fn collect(mut self) -> Result<(String, Completion), EngineError> {
+        let mut text = String::new();
+        while let Some(event) = self.events.recv().await {
+            match event {
+                Event::Text(piece) => text.push_str(&piece),
+                Event::Done(outcome) => return outcome.map(|completion| (text, completion)),
+                Event::Prefill { .. } | Event::Thinking(_) | Event::ToolCall(_) => {}
+            }
+        }
+        Err(EngineError::Stopped)
+    }
+}
+
+/// The answer to a question put to the engine. Resolves with an error when the engine stops first.
+pub type Reply<T> = oneshot::Receiver<Result<T, EngineError>>;
+
+/// What an engine holds and does now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineStats {
+    /// Sessions that exist.
+    pub sessions: u32,
+    /// Requests in the batch.
+    pub running: u32,
+    /// Requests in the queue.
+    pub waiting: u32,
+    /// KV cells in use (one cell holds one token of one or more sequences).
+    pub kv_cells_used: u32,
+    /// KV cells in all.
+    pub kv_cells: u32,
+    /// Tokens prefilled since the start.
+    pub prefilled: u64,
+    /// Tokens made since the start.
+    pub decoded: u64,
+    /// Requests that ended, whatever the outcome.
+    pub finished: u64,
+}
+
+/// Turns tokens into tokens. Calls return at once; what takes time comes back over a channel.
+pub trait Engine: Send + Sync + 'static {
+    /// What is loaded.
+    fn model(&self) -> &ModelInfo;
+
+    /// Bytes that this engine holds, by kind, as it reported them to the ledger.
+    fn memory(&self) -> EngineMemory;
+
+    /// Starts a conversation. Costs nothing until the first request.
+    fn open(&self) -> Reply<SessionId>;
+
+    /// A second conversation with the history of the first; the KV cells are shared.
+    fn fork(&self, session: SessionId) -> Reply<SessionId>;
+
+    /// Ends a conversation and frees its cells. A request that is still running is cancelled.
+    fn close(&self, session: SessionId);
+
+    /// Asks for an answer. A refusal comes as [`Event::Done`] too.
+    fn submit(&self, request: Request) -> Generation;
+
+    /// Stops a request within one token. Unknown ids are ignored: it may just have ended.
+    fn cancel(&self, request: RequestId);
+
+    /// Tokens of a prompt, template included.
+    fn count_tokens(&self, prompt: Prompt) -> Reply<u32>;
+
+    /// One unit vector for each text.
+    fn embed(&self, texts: Vec<String>) -> Reply<Vec<Vec<f32>>>;
+
+    /// What it holds and does now.
+    fn stats(&self) -> Reply<EngineStats>;
+}
+
+/// Bytes by kind, as the engine itself reports them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineMemory {
+    /// Weights in the shared read-only mapping of the file.
+    pub weights_mapped: u64,
+    /// Weights in memory that is not file-backed (a GPU copy, or repacked on the owner's wish).
+    pub weights_resident: u64,
+    /// KV cells, all of them: they are committed when the context is made.
+    pub kv: u64,
+    /// Compute buffers.
+    pub compute: u64,
+    /// Logits and embeddings of the outputs.
+    pub output: u64,
+}
+
+/// An engine shared by those who use it.
+pub type SharedEngine = Arc<dyn Engine>;
