@@ -1,0 +1,1 @@
+//! Nothing but feature choices; see `Cargo.toml`.
