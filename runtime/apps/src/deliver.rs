@@ -1,0 +1,55 @@
+//! Budget events on their way into a guest that exports `events`.
+//!
+//! The newest epoch is delivered, concurrently with `run` in the same store. A guest that keeps an event for ever harms
+//! nobody: the host's deadlines do not wait for answers, and after [`MAX_OPEN`] unanswered events it gets no more.
+
+use std::convert::Infallible;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use wasmtime::component::Accessor;
+
+use crate::bindings::events;
+use crate::capability::budget::{answered, state};
+use crate::ctx::Ctx;
+use crate::lease::LeaseEnd;
+
+/// Events that a guest may hold unanswered. Each costs about 5 KiB of host memory until the store is dropped.
+const MAX_OPEN: usize = 4;
+
+/// Delivers until the run ends: this never resolves but with the trap of the guest.
+pub(crate) async fn deliver(
+    accessor: &Accessor<Ctx>,
+    guest: &events::Guest,
+    lease: &LeaseEnd,
+) -> wasmtime::Result<Infallible> {
+    let mut states = lease.state.clone();
+    // The state at the start is what `current` says; events are changes of it.
+    states.mark_unchanged();
+    let mut open = FuturesUnordered::new();
+    let mut newest_answered = None;
+    let mut over = false;
+    loop {
+        tokio::select! {
+            changed = states.changed(), if !over && open.len() < MAX_OPEN => match changed {
+                Ok(()) => {
+                    let newest = states.borrow_and_update().clone();
+                    open.push(async move { (newest.epoch, guest.call_on_budget(accessor, state(&newest)).await) });
+                }
+                // The host's end is gone: no event can come any more.
+                Err(_) => over = true,
+            },
+            Some((epoch, answer)) = open.next() => {
+                let answer = answer?;
+                if newest_answered.is_none_or(|newest| epoch >= newest)
+                    && let Some(answered) = answered(epoch, answer)
+                {
+                    newest_answered = Some(epoch);
+                    // The host may have stopped listening.
+                    let _ = lease.answer.send(Some(answered));
+                }
+            }
+            else => std::future::pending::<()>().await,
+        }
+    }
+}
