@@ -3,6 +3,8 @@
 //! That crate (`links = "llama"`) exports only the folder of ggml's CMake package; the vendored tree is found through the
 //! CMake cache beside it.
 
+#![expect(clippy::disallowed_methods, reason = "a build script has no other crates")]
+
 use std::path::{Path, PathBuf};
 
 fn main() {

@@ -65,13 +65,20 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
     let rope_dim = number("rope.dimension_count")?.unwrap_or(0);
     let windows = windows(gguf, &architecture, n_layer)?;
     let recurrent = recurrent_f32(gguf, &architecture)?;
+    // Every `n`-th layer attends, the others are recurrent (Qwen 3 Next).
+    let attends_every = number("full_attention_interval")?.filter(|n| *n > 0);
     let shared_from = number("attention.shared_kv_layers")?.map(|n| n_layer.saturating_sub(n));
 
     let mut layers = Vec::with_capacity(n_layer as usize);
     for index in 0..n_layer {
         let at = index as usize;
         let heads = n_head[at];
-        let attention = if heads == 0 || (recurrent.is_some() && n_head_kv[at] == 0) {
+        let is_recurrent = recurrent.is_some()
+            && match attends_every {
+                Some(n) => (index + 1) % n != 0,
+                None => n_head_kv[at] == 0,
+            };
+        let attention = if heads == 0 || is_recurrent {
             Attention::None
         } else if shared_from.is_some_and(|from| index >= from) {
             Attention::Shared { n_head: heads }
@@ -90,6 +97,8 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
         };
         let recurrent_f32 = match (&attention, recurrent) {
             (Attention::None, Some(state)) => state,
+            // Attention and state side by side in every layer.
+            (_, Some(state)) if architecture == "falcon-h1" => state,
             _ => 0,
         };
         layers.push(Layer { n_ff: n_ff[at], attention, recurrent_f32 });
@@ -147,6 +156,16 @@ fn windows(gguf: &Gguf, architecture: &str, n_layer: u32) -> Result<Vec<Option<u
 /// Elements of one sequence's recurrent state in one layer: llama.cpp's `n_embd_r + n_embd_s` for state space models.
 fn recurrent_f32(gguf: &Gguf, architecture: &str) -> Result<Option<u32>, ShapeError> {
     let number = |suffix: &str| gguf.u32(&format!("{architecture}.{suffix}"));
+    if let (Some(head_size), Some(n_embd)) = (number("wkv.head_size")?, number("embedding_length")?) {
+        // RWKV: shifted tokens, and a matrix for each head.
+        let shifts = number("token_shift_count")?.unwrap_or(2);
+        let elements = u64::from(n_embd).saturating_mul(u64::from(shifts) + u64::from(head_size));
+        return Ok(Some(u32::try_from(elements).unwrap_or(u32::MAX)));
+    }
+    if let (Some(l_cache), Some(n_embd)) = (number("shortconv.l_cache")?, number("embedding_length")?) {
+        // LFM 2: the last inputs of a short convolution.
+        return Ok(Some(l_cache.saturating_sub(1).saturating_mul(n_embd)));
+    }
     let (Some(d_conv), Some(d_inner), Some(d_state)) =
         (number("ssm.conv_kernel")?, number("ssm.inner_size")?, number("ssm.state_size")?)
     else {

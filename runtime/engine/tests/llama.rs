@@ -121,7 +121,8 @@ async fn a_later_turn_computes_only_what_is_new() {
     let second =
         Request { session: Some(session), max_tokens: 8, sampling: Sampling::greedy(), ..Request::chat(history) };
     let usage = outcome(engine.submit(second)).await.unwrap().usage;
-    assert!(usage.cached_tokens >= answer.usage.prompt_tokens, "{usage:?} after {:?}", answer.usage);
+    // The last token of the prompt may merge with the first one of the answer when both are written out again.
+    assert!(usage.cached_tokens + 1 >= answer.usage.prompt_tokens, "{usage:?} after {:?}", answer.usage);
     assert!(usage.cached_tokens < usage.prompt_tokens);
 }
 

@@ -1,0 +1,39 @@
+//! `locara probe`: the child process that opens a file nobody has opened before, and may die of it.
+
+use std::path::Path;
+
+use locara_engine::llama;
+
+use crate::{exit::Exit, failure::Failure, host, print};
+
+pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
+    // One line: the parent reads the end of standard error.
+    let fail = |error: &dyn std::error::Error| {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        anstream::eprintln!("{text}");
+        Ok(Exit::Failure)
+    };
+    let machine = host::machine()?;
+    let gguf = match locara_gguf::Gguf::open(path) {
+        Ok(gguf) => gguf,
+        Err(error) => return fail(&error),
+    };
+    let shape = match locara_engine::shape::model_shape(&gguf) {
+        Ok(shape) => shape,
+        Err(error) => return fail(&error),
+    };
+    match llama::probe(path, host::load_options(&locara_policy::defaults::defaults(&machine, Some(&shape)))) {
+        Ok(report) => {
+            let text = serde_json::to_string(&report)
+                .map_err(|error| Failure::new(Exit::Internal, "cannot write the report").because(error))?;
+            print::say!("{text}");
+            Ok(Exit::Success)
+        }
+        Err(error) => fail(&error),
+    }
+}

@@ -1,0 +1,14 @@
+//! The `locara` command from outside: one module for each thing that a person does with it.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod check;
+mod crash;
+mod grants;
+mod hostile;
+mod install;
+mod model;
+mod plan;
+mod run;
+mod stop;
+mod words;
