@@ -4,5 +4,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh
-scripts/need.sh cargo-deny 0.18
+scripts/need.sh cargo-deny 0.20
 cargo deny --log-level error check bans licenses sources

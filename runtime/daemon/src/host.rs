@@ -119,6 +119,8 @@ pub(crate) struct Host {
     loads: Mutex<HashMap<PathBuf, Load>>,
     /// A load waits for the one before: two at once would compete for the same memory.
     loading: Arc<tokio::sync::Mutex<()>>,
+    /// Why the last load failed, with paths: for the person, never for an app.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Host {
@@ -133,6 +135,7 @@ impl Host {
             ledger: Arc::new(Mutex::new(Ledger::new(cap))),
             loads: Mutex::new(HashMap::new()),
             loading: Arc::new(tokio::sync::Mutex::new(())),
+            failure: Arc::default(),
         }))
     }
 
@@ -147,6 +150,11 @@ impl Host {
         loads.values().filter_map(|load| load.peek().and_then(|result| result.as_ref().ok()).cloned()).collect()
     }
 
+    /// Why the last load failed, if it did.
+    pub(crate) fn load_failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn key(&self) -> PathBuf {
         self.chosen.clone().unwrap_or_default()
     }
@@ -155,20 +163,27 @@ impl Host {
     fn load(&self) -> Load {
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         let key = self.key();
-        if let Some(load) = loads.get(&key) {
-            if !matches!(load.peek(), Some(Err(_))) {
-                return load.clone();
-            }
+        if let Some(load) = loads.get(&key)
+            && !matches!(load.peek(), Some(Err(_)))
+        {
+            return load.clone();
         }
         let (machine, store, chosen) = (self.machine.clone(), Arc::clone(&self.store), self.chosen.clone());
         let (ledger, turn) = (Arc::clone(&self.ledger), Arc::clone(&self.loading));
+        let failure = Arc::clone(&self.failure);
         // Spawned, so that a caller who gives up does not stop the load for the others.
         let task = tokio::spawn(async move {
             let _turn = turn.lock().await;
             let work = move || load_now(&machine, &store, chosen.as_deref(), &ledger);
-            tokio::task::spawn_blocking(work)
+            let loaded = tokio::task::spawn_blocking(work)
                 .await
-                .unwrap_or_else(|error| Err(ModelError::Unavailable(format!("loading ended unexpectedly: {error}"))))
+                .unwrap_or_else(|error| Err(ModelError::Unavailable(format!("loading ended unexpectedly: {error}"))));
+            if let Err(ModelError::Unavailable(detail)) = loaded {
+                tracing::error!(%detail, "a model does not load");
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail);
+                return Err(ModelError::Unavailable("the model of this role does not load".to_owned()));
+            }
+            loaded
         });
         let load = async move {
             task.await

@@ -42,10 +42,10 @@ pub(crate) use say;
 
 /// A line on standard output. After a write that failed nothing more is written.
 pub(crate) fn line(text: std::fmt::Arguments<'_>) {
-    if LOST.get().is_none() {
-        if let Err(error) = writeln!(anstream::stdout(), "{text}") {
-            let _ = LOST.set(error);
-        }
+    if LOST.get().is_none()
+        && let Err(error) = writeln!(anstream::stdout(), "{text}")
+    {
+        let _ = LOST.set(error);
     }
 }
 

@@ -400,7 +400,6 @@ impl Drop for Interrupt {
 
 impl Generation {
     /// A request whose reader the engine watches through the channel alone.
-    #[must_use]
     pub fn new(id: RequestId, events: mpsc::Receiver<Event>) -> Self {
         Self { id, events, _interrupt: None }
     }

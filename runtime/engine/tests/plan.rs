@@ -1,5 +1,4 @@
 //! The planner against llama.cpp's own account, on the embedded model: every kind, byte by byte.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,4 @@
 //! Every architecture class in llama.cpp itself: loads, answers, continues a conversation, and is planned for.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use locara_engine::{
     Engine, EngineError, Prompt, Request, Sampling,

@@ -93,6 +93,7 @@ impl ModelStore {
             path: root.clone(),
             source,
         })?;
+        remove_leftovers(&root);
         Ok(Self { root })
     }
 
@@ -144,10 +145,10 @@ impl ModelStore {
         let file = |digest| ModelFile { path: absolute.clone(), digest, name, bytes: metadata.len() };
         let key = absolute.to_string_lossy().into_owned();
         let mut known = self.known();
-        if let Some(seen) = known.files.get(&key) {
-            if seen.bytes == metadata.len() && seen.modified_ns == modified_ns {
-                return Ok(file(seen.digest.clone()));
-            }
+        if let Some(seen) = known.files.get(&key)
+            && (seen.bytes, seen.modified_ns) == (metadata.len(), modified_ns)
+        {
+            return Ok(file(seen.digest.clone()));
         }
         let digest = digest_of(&absolute).map_err(io("read"))?;
         if known.files.len() >= MAX_FILES {
@@ -214,9 +215,22 @@ fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Removes what writers left behind that were killed; those of living processes stay. Best effort.
+fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = fs_err::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let writer = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit('.').next()).and_then(|id| id.parse().ok());
+        let alive =
+            |id| rustix::process::Pid::from_raw(id).is_some_and(|id| rustix::process::test_kill_process(id).is_ok());
+        if writer.is_some_and(|id| !alive(id)) {
+            let _ = fs_err::remove_file(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
     use super::*;
 
     #[test]
@@ -234,6 +248,19 @@ mod tests {
         assert_eq!(digest_of(&model.path).unwrap(), EMBEDDED_DIGEST);
         let names: Vec<_> = fs_err::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 1, "no temporary file is left: {names:?}");
+    }
+
+    #[test]
+    fn leftovers_of_killed_writers_are_removed_and_those_of_living_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let living = folder.path().join(format!(".a.gguf.{}.tmp", std::process::id()));
+        // Above every limit on process ids, so nobody has it.
+        let killed = folder.path().join(format!(".a.gguf.{}.tmp", i32::MAX));
+        for path in [&living, &killed] {
+            fs_err::write(path, b"half").unwrap();
+        }
+        ModelStore::open(folder.path()).unwrap();
+        assert!(living.exists() && !killed.exists());
     }
 
     #[test]

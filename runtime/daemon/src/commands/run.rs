@@ -50,7 +50,7 @@ pub(super) fn run(args: RunArgs, as_json: bool) -> Result<Exit, Failure> {
             return Ok(failure.as_ref().map_or(Exit::Success, exit_of));
         }
         if let Some(error) = failure {
-            return Err(explain(&app, &error, &report));
+            return Err(explain(&app, &host, &error, &report));
         }
         if !args.no_card {
             card.print();
@@ -132,9 +132,12 @@ fn exit_of(error: &RunError) -> Exit {
     }
 }
 
-fn explain(app: &InstalledApp, error: &RunError, report: &RunReport) -> Failure {
+fn explain(app: &InstalledApp, host: &Host, error: &RunError, report: &RunReport) -> Failure {
     let verb = if matches!(error, RunError::App { .. }) { "reports" } else { "was stopped" };
     let mut help = Vec::new();
+    if let Some(detail) = host.load_failure() {
+        help.push(format!("the model: {detail}"));
+    }
     for denied in &report.denied {
         help.push(format!("it was refused {}: {}. {}", denied.capability, denied.reason, denied.remedy));
     }

@@ -260,12 +260,11 @@ impl LlamaEngine {
         take_back: impl FnOnce(Question) -> Option<oneshot::Sender<Result<T, EngineError>>>,
     ) -> Reply<T> {
         let (reply, answer) = oneshot::channel();
-        if let Some(questions) = &self.questions {
-            if let Err(error) = questions.try_send(make(reply)) {
-                if let Some(reply) = take_back(error.into_inner()) {
-                    let _ = reply.send(Err(self.busy()));
-                }
-            }
+        if let Some(questions) = &self.questions
+            && let Err(error) = questions.try_send(make(reply))
+            && let Some(reply) = take_back(error.into_inner())
+        {
+            let _ = reply.send(Err(self.busy()));
         }
         answer
     }

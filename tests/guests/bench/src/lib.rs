@@ -18,7 +18,8 @@ pub async fn bench(app: &mut App) -> Result<(), Failure> {
             Ok(())
         }
         ["ask", max_tokens] => {
-            let max_tokens = max_tokens.parse::<u32>().map_err(|error| Failure::new(format_args!("{max_tokens}: {error}")))?;
+            let max_tokens =
+                max_tokens.parse::<u32>().map_err(|error| Failure::new(format_args!("{max_tokens}: {error}")))?;
             let question = app.input.text().await?;
             let seen = ask(question, max_tokens).await?;
             app.output.write(format_args!("{} {}", seen.tokens, seen.after_first.as_nanos())).await?;
