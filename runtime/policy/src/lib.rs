@@ -14,6 +14,7 @@
 //! | [`defaults`](mod@defaults) | what does the host choose when nobody says? |
 //! | [`ledger`] | who holds what now? |
 //! | [`lease`] | what may an app hold now? |
+//! | [`governor`] | who may load or grow, and what is given back? |
 //!
 //! Amounts are [`Bytes`]: written for people in decimal units (GB = 10⁹), in derivations in binary ones (MiB = 2²⁰).
 
@@ -22,6 +23,7 @@
 pub mod bytes;
 pub mod compute;
 pub mod defaults;
+pub mod governor;
 pub mod kv;
 pub mod lease;
 pub mod ledger;
@@ -32,6 +34,7 @@ pub mod verdict;
 
 pub use bytes::Bytes;
 pub use defaults::{Defaults, defaults};
+pub use governor::Governor;
 pub use kv::KvType;
 pub use ledger::{Kind, Ledger, LedgerError, Owner, ReservationId};
 pub use machine::Machine;
