@@ -26,7 +26,9 @@ pub struct StepId(pub u64);
 pub enum KernelLevel {
     /// Nothing to say.
     Normal,
-    /// macOS: the compressor holds more than all that is not wired. Linux: a stall that its trigger was set to.
+    /// Linux: tasks waited for memory longer than the trigger was set to. Says that it is short, not how short.
+    Stalled,
+    /// macOS: the compressor holds more than all that is not wired.
     Warning,
     /// macOS: the kernel is about to swap or to kill.
     Critical,

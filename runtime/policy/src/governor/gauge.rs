@@ -205,6 +205,7 @@ impl Gauge {
 const fn event_level(said: KernelLevel) -> (Level, Option<&'static str>) {
     match said {
         KernelLevel::Normal => (Level::Normal, None),
+        KernelLevel::Stalled => (Level::Elevated, Some("tasks wait for memory")),
         KernelLevel::Warning => (Level::Tight, Some("the kernel warns")),
         KernelLevel::Critical => (Level::Critical, Some("the kernel says critical")),
     }
