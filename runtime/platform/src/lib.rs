@@ -69,7 +69,8 @@ pub trait Platform: Send + Sync + std::fmt::Debug {
 
     /// Asks the system to drop the clean pages of every mapping of the file in this process. The mappings stay: the next touch
     /// reads from disk. Milliseconds to hundreds of them. Only the holder of the mappings may call this, and must keep them
-    /// until it returns. On Linux the file must belong to this user or be writable, else the system silently declines.
+    /// until it returns. On Linux the file must belong to this user or be writable, else the system silently declines; pages that
+    /// another process maps too stay.
     ///
     /// # Errors
     /// [`PlatformError::Refused`] when a mapping of the file is private or writable, or the file itself lives in memory:
