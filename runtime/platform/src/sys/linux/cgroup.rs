@@ -1,24 +1,11 @@
-//! The control group this process runs in: memory limit and CPU quota, of version 1 and 2 hierarchies.
+//! The control group this process runs in: memory limit, CPU quota and stalls, of version 1 and 2 hierarchies.
 //!
 //! A limit anywhere between the process and the root applies, so every level is asked and the tightest answer wins.
 
 use std::path::{Path, PathBuf};
 
 use super::Linux;
-
-/// The tightest memory limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GroupMemory {
-    pub(super) limit_bytes: u64,
-    /// In use and not reclaimable: page cache that nobody used lately is not counted.
-    pub(super) used_bytes: u64,
-}
-
-impl GroupMemory {
-    pub(super) const fn left_bytes(self) -> u64 {
-        self.limit_bytes.saturating_sub(self.used_bytes)
-    }
-}
+use crate::GroupMemory;
 
 /// Where hierarchies are mounted, relative to the root: alone, or beside version 1.
 const V2_MOUNTS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
@@ -31,7 +18,7 @@ pub(super) fn memory(linux: &Linux) -> Option<GroupMemory> {
     let v1 = levels(linux, "memory", &["sys/fs/cgroup/memory"])
         .into_iter()
         .filter_map(|dir| group(linux, &dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
-    v2.chain(v1).min_by_key(|group| group.left_bytes())
+    v2.chain(v1).min_by_key(GroupMemory::left_bytes)
 }
 
 fn group(linux: &Linux, dir: &Path, limit: &str, used: &str, cache: &str) -> Option<GroupMemory> {
@@ -64,18 +51,30 @@ pub(super) fn cpu_quota(linux: &Linux) -> Option<u32> {
     v2.chain(v1).filter_map(whole).min().map(|processors| processors.max(1))
 }
 
+/// Where this process's own group of version 2 may tell how long its tasks stood still for memory, relative to the root.
+/// Version 1 has no such file.
+pub(super) fn pressure_files(linux: &Linux) -> Vec<PathBuf> {
+    let own = own(linux, "");
+    own.iter()
+        .flat_map(|own| V2_MOUNTS.iter().map(move |mount| Path::new(mount).join(own).join("memory.pressure")))
+        .collect()
+}
+
 /// Folders from this process's group up to the mount, of one controller (empty: version 2).
 fn levels(linux: &Linux, controller: &str, mounts: &[&str]) -> Vec<PathBuf> {
-    let Some(groups) = linux.read_optional("proc/self/cgroup") else { return Vec::new() };
+    let Some(path) = own(linux, controller) else { return Vec::new() };
+    let above = Path::new(&path).ancestors().map(Path::to_owned).collect::<Vec<_>>();
+    mounts.iter().flat_map(|mount| above.iter().map(move |level| Path::new(mount).join(level))).collect()
+}
+
+/// Path of this process's group below the mount.
+fn own(linux: &Linux, controller: &str) -> Option<String> {
     // `4:memory:/a/b` or, for version 2, `0::/a/b`.
-    let path = groups.lines().find_map(|line| {
+    linux.read_optional("proc/self/cgroup")?.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
         controllers.split(',').any(|name| name == controller).then(|| path.trim_start_matches('/').to_owned())
-    });
-    let Some(path) = path else { return Vec::new() };
-    let above = Path::new(&path).ancestors().map(Path::to_owned).collect::<Vec<_>>();
-    mounts.iter().flat_map(|mount| above.iter().map(move |level| Path::new(mount).join(level))).collect()
+    })
 }
 
 fn text(linux: &Linux, path: &Path) -> Option<String> {
