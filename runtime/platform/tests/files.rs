@@ -6,10 +6,7 @@
 
 mod common;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::path::{Path, PathBuf};
 
 use common::{at, laptop_with};
 use fs_err as fs;
@@ -180,19 +177,17 @@ fn mappings_that_come_and_go_meanwhile_do_no_harm() {
     let folder = disk();
     let path = file(&folder, 2 * MIB);
     let held = map(&path);
-    let done = AtomicBool::new(false);
+    let host = host();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+        let other = scope.spawn(|| {
+            for _ in 0..200 {
                 check_content(&map(&path));
             }
         });
-        let host = host();
-        for _ in 0..50 {
+        while !other.is_finished() {
             host.evict(&path).unwrap();
             host.prefetch(&path).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
     });
     check_content(&held);
 }

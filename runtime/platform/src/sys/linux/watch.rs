@@ -71,8 +71,10 @@ pub(super) struct Watch {
     linux: Linux,
     place: Place,
     source: Option<Source>,
-    /// The source that is open, then why not a better one.
-    notes: Vec<String>,
+    /// Says what the source is.
+    name: String,
+    /// Why it is not a better one.
+    why: Vec<String>,
     /// The source held for a whole wait or brought an event. One that goes away before is not opened again: that could go on
     /// forever.
     proved: bool,
@@ -80,42 +82,37 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn open(linux: Linux) -> Self {
-        let mut watch = Self { linux, place: Place::Told, source: None, notes: Vec::new(), proved: false };
-        watch.open_from(Place::Told);
+        let mut watch =
+            Self { linux, place: Place::Told, source: None, name: String::new(), why: Vec::new(), proved: false };
+        watch.open_from(Place::Told, Vec::new());
         watch
     }
 
-    /// Opens the first place from `first` on that can be listened at.
-    fn open_from(&mut self, first: Place) {
-        self.source = None;
-        self.proved = false;
-        let mut place = first;
-        let mut why = Vec::new();
-        self.place = loop {
-            let (opened, next) = match place {
+    /// Opens the first place from `first` on that can be listened at, and adds to `why` the reasons against those before it.
+    fn open_from(&mut self, first: Place, mut why: Vec<String>) {
+        (self.place, self.source, self.proved) = (first, None, false);
+        "nothing".clone_into(&mut self.name);
+        loop {
+            let (opened, next) = match self.place {
                 Place::Told => (told(&self.linux.told), Place::Group),
                 Place::Group => (group(&self.linux), Place::Machine),
                 Place::Machine => (trigger(&self.linux.path(sensors::PRESSURE), TRIGGER.as_bytes()), Place::Nowhere),
-                Place::Nowhere => break place,
+                Place::Nowhere => break,
             };
             match opened {
                 Ok(Opened::Source(source, name)) => {
-                    self.source = Some(source);
-                    why.insert(0, name);
-                    break place;
+                    (self.source, self.name) = (Some(source), name);
+                    break;
                 }
                 Ok(Opened::Off) => {
                     why.push(format!("{WATCH} is /dev/null, which switches it off"));
-                    break Place::Nowhere;
+                    break;
                 }
                 Err(reason) => why.extend(reason),
             }
-            place = next;
-        };
-        if self.source.is_none() {
-            why.insert(0, "nothing".to_owned());
+            self.place = next;
         }
-        self.notes = why;
+        self.why = why;
     }
 
     fn replace_source(&mut self) {
@@ -126,7 +123,8 @@ impl Watch {
             Place::Group => Place::Machine,
             Place::Machine | Place::Nowhere => Place::Nowhere,
         };
-        self.open_from(next);
+        let gone = format!("{} went away", self.name);
+        self.open_from(next, vec![gone]);
     }
 }
 
@@ -151,17 +149,13 @@ impl PressureWatch for Watch {
                 }
                 Ok(Heard::Nothing) => {}
                 Ok(Heard::Gone) => self.replace_source(),
-                Err(source) => return Err(PlatformError::Call { call: format!("poll of {}", self.notes[0]), source }),
+                Err(source) => return Err(PlatformError::Call { call: format!("poll of {}", self.name), source }),
             }
         }
     }
 
     fn describe(&self) -> String {
-        match self.notes.as_slice() {
-            [] => String::new(),
-            [one] => one.clone(),
-            [one, why @ ..] => format!("{one} ({})", why.join("; ")),
-        }
+        if self.why.is_empty() { self.name.clone() } else { format!("{} ({})", self.name, self.why.join("; ")) }
     }
 }
 

@@ -79,11 +79,11 @@ impl PressureWatch for Watch {
                     let level = sysctl::pressure_level();
                     return Ok(Some(self.report(level)));
                 }
-                Err(RecvTimeoutError::Timeout) if deadline.is_some() && left <= POLL => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => {}
-                // The source owns the sender and lives as long as this. Were it otherwise, polling goes on.
-                Err(RecvTimeoutError::Disconnected) => {
-                    std::thread::sleep(left.min(POLL));
+                Err(error) => {
+                    // The source owns the sender and lives as long as this. Were it otherwise, the level is still read.
+                    if error == RecvTimeoutError::Disconnected {
+                        std::thread::sleep(left.min(POLL));
+                    }
                     if deadline.is_some() && left <= POLL {
                         return Ok(None);
                     }
