@@ -57,7 +57,7 @@ pub struct Stall {
 pub struct GroupMemory {
     /// The limit, beyond which the kernel kills.
     pub limit_bytes: u64,
-    /// In use and not reclaimable: page cache that nobody used lately is not counted.
+    /// In use and not reclaimable: pages of files are not counted.
     pub used_bytes: u64,
 }
 

@@ -103,7 +103,7 @@ fn a_container_has_its_quota_and_its_limit() {
         ("sys/fs/cgroup/user.slice/memory.current", "3000000000\n"),
         (
             "sys/fs/cgroup/user.slice/memory.stat",
-            "anon 1000000000\nfile 2000000000\nactive_file 1\ninactive_file 1500000000\n",
+            "anon 1000000000\nfile 2000000000\nactive_file 500000000\ninactive_file 1000000000\n",
         ),
         ("sys/fs/cgroup/user.slice/app.scope/memory.max", "max\n"),
     ]);
@@ -111,7 +111,7 @@ fn a_container_has_its_quota_and_its_limit() {
     assert_eq!(facts.performance_cores, 1, "one and a half processors are one whole one");
     assert_eq!(facts.physical_cores, 2);
     assert_eq!(facts.memory_limit_bytes, Some(4 << 30));
-    // What nobody used lately can be dropped: 4 GiB − (3.0 − 1.5) GB.
+    // Pages of files can be dropped: 4 GiB − (3.0 − 1.5) GB.
     assert_eq!(at(&root).memory().unwrap().available_bytes, (4 << 30) - 1_500_000_000);
 }
 

@@ -122,8 +122,13 @@ fn the_memory_cap_is_the_tighter_of_gpu_and_memory() {
 
 #[test]
 fn without_a_word_a_plan_asks_for_the_defaults() {
-    assert_eq!(air().request(), PlanRequest::new(Device::UnifiedGpu));
-    assert_eq!(on_cpu().request(), PlanRequest::new(Device::Cpu));
+    // The prompt cache follows from the model.
+    let asks = |defaults: Defaults, device| {
+        let prompt_cache = defaults.prompt_cache.value;
+        assert_eq!(defaults.request(), PlanRequest { prompt_cache, ..PlanRequest::new(device) });
+    };
+    asks(air(), Device::UnifiedGpu);
+    asks(on_cpu(), Device::Cpu);
 }
 
 #[test]

@@ -14,24 +14,29 @@ const V2_MOUNTS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
 pub(super) fn memory(linux: &Linux) -> Option<GroupMemory> {
     let v2 = levels(linux, "", &V2_MOUNTS)
         .into_iter()
-        .filter_map(|dir| group(linux, &dir, "memory.max", "memory.current", "inactive_file "));
+        .filter_map(|dir| group(linux, &dir, "memory.max", "memory.current", ""));
     let v1 = levels(linux, "memory", &["sys/fs/cgroup/memory"])
         .into_iter()
-        .filter_map(|dir| group(linux, &dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
+        .filter_map(|dir| group(linux, &dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"));
     v2.chain(v1).min_by_key(GroupMemory::left_bytes)
 }
 
-fn group(linux: &Linux, dir: &Path, limit: &str, used: &str, cache: &str) -> Option<GroupMemory> {
+/// `prefix` is what the figures of a group with all below it begin with.
+fn group(linux: &Linux, dir: &Path, limit: &str, used: &str, prefix: &str) -> Option<GroupMemory> {
     let limit_bytes = number(linux, &dir.join(limit))?;
     // Version 1 writes "no limit" as the largest number of pages.
     if limit_bytes >= u64::MAX / 4 {
         return None;
     }
+    // Pages of files that are used are reclaimable too: `MemAvailable` of the machine counts them, so must this.
     let reclaimable = text(linux, &dir.join("memory.stat"))
         .unwrap_or_default()
         .lines()
-        .find_map(|line| line.strip_prefix(cache)?.trim().parse::<u64>().ok())
-        .unwrap_or(0);
+        .filter_map(|line| {
+            let (name, bytes) = line.strip_prefix(prefix)?.split_once(' ')?;
+            matches!(name, "inactive_file" | "active_file").then(|| bytes.trim().parse::<u64>().ok())?
+        })
+        .fold(0, u64::saturating_add);
     let used_bytes = number(linux, &dir.join(used))?.saturating_sub(reclaimable);
     Some(GroupMemory { limit_bytes, used_bytes })
 }
