@@ -400,7 +400,7 @@ impl Governor {
 
     /// No reading counts until the system has settled.
     pub(super) fn settle(&mut self) {
-        self.stale = true;
+        self.stale = self.sample.is_some();
         self.settle_until = self.settle_until.max(self.now.saturating_add(self.config.settle_ms));
     }
 
