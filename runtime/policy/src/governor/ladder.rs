@@ -104,9 +104,11 @@ impl Model {
         self.held(ledger, |_| true)
     }
 
-    /// What comes free for the system when it is unloaded: pages that it dropped are free already.
+    /// What comes free for the system when it is gone: pages that it dropped are free already, and those of a model that
+    /// leaves are counted as free.
     pub(super) fn frees(&self, ledger: &Ledger) -> Bytes {
-        self.held(ledger, |kind| !(self.pages_dropped && kind.is_file_backed()))
+        let no_pages = self.pages_dropped || self.state == State::Leaving;
+        self.held(ledger, |kind| !(no_pages && kind.is_file_backed()))
     }
 
     /// Asked for by nobody: no request runs, none waits, and none is about to begin.
