@@ -116,9 +116,11 @@ impl Model {
         !self.activity.is_busy() && self.activity.waiting == 0 && self.claimed_until <= now
     }
 
-    /// Somebody is told that it is there, or waits for it to grow.
+    /// Somebody is told that it is there. Asking again and again without using it keeps it only half of the time.
     pub(super) const fn claim(&mut self, now: u64) {
-        self.claimed_until = now.saturating_add(CLAIM_MS);
+        if self.claimed_until == 0 || self.claimed_until.saturating_add(CLAIM_MS) <= now {
+            self.claimed_until = now.saturating_add(CLAIM_MS);
+        }
     }
 
     /// Whether `rung`, or unloading it, failed a moment ago.
@@ -436,7 +438,7 @@ impl Governor {
         model.last_used = now;
         let bytes = model.total(&self.ledger).get().max(1 << 20) >> 20;
         model.value = inflation.saturating_add(model.frequency.saturating_mul(u64::from(model.reload_ms)) / bytes);
-        model.claimed_until = model.claimed_until.min(now);
+        model.claimed_until = 0;
     }
 
     /// A model is used differently than before.

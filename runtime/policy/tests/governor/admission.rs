@@ -369,7 +369,7 @@ fn the_gpu_is_a_bound_of_its_own() {
     let mut config = super::world::config();
     config.gpu_cap = Some(Bytes::gib(4));
     let mut world = World::with(config);
-    let mut on_gpu = |world: &mut World, name: &str, gib: u64| {
+    let on_gpu = |world: &mut World, name: &str, gib: u64| {
         let mut request = world.request(name, Bytes::gib(gib), Bytes::mib(100));
         request.need.gpu = Bytes::gib(gib);
         world.ask(request)

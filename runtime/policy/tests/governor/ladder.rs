@@ -297,3 +297,15 @@ fn the_gate_follows_the_level() {
     let seen = world.run(30 * SECOND);
     assert_eq!(gate(&seen), Some((Gate::All, None, None)), "as it was loaded");
 }
+
+#[test]
+fn asking_again_and_again_without_use_keeps_no_model() {
+    let mut world = World::new();
+    world.settled("chat", Bytes::gib(3), Bytes::gib(1));
+    world.leave_calmly(Bytes::mib(600));
+    for _ in 0..20 {
+        world.load("chat", Bytes::gib(3), Bytes::gib(1));
+        world.run(SECOND);
+    }
+    assert!(!world.holds("chat"), "a claim is for whoever begins");
+}

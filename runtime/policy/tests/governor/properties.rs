@@ -239,6 +239,44 @@ proptest! {
     }
 }
 
+#[test]
+fn what_the_governor_remembers_is_bounded() {
+    let mut governor = locara_policy::Governor::new(config());
+    let mut size = |rounds: std::ops::Range<u64>| {
+        for n in rounds {
+            let (id, model) = (app(&format!("{n:08}")), digest(&format!("{n:08}")));
+            let events = [
+                Event::Used { app: id.clone(), model: model.clone(), device_ms: 9, kv_mb_s: 9, ttft_ms: 9 },
+                Event::Load(LoadRequest {
+                    ticket: TicketId(n),
+                    model: model.clone(),
+                    name: "model".to_owned(),
+                    used_as: ModelUse::Chat,
+                    need: Need { parts: vec![(Kind::Kv, Bytes::gib(99))], transient: Bytes::ZERO, gpu: Bytes::ZERO },
+                    reload_ms: 9,
+                    keep_loaded: false,
+                    app: Some(id.clone()),
+                    class: Class::Interactive,
+                }),
+                Event::Lost { model: model.clone() },
+                Event::Guest { ticket: TicketId(n), app: id.clone(), bytes: Bytes::MAX },
+                Event::Sessions { app: id.clone(), kv: Bytes::MAX },
+                Event::Answer { app: id.clone(), epoch: 1, answer: Answer::Done(Bytes::MAX) },
+                Event::Done { step: StepId(n), freed: Bytes::MAX, holds: None },
+                Event::Killed { unix_s: n },
+                Event::AppStop { app: id },
+                Event::Sample(Sample { available: Bytes::gib(9), ..Sample::default() }),
+            ];
+            for event in events {
+                governor.handle(n * SECOND, event);
+            }
+        }
+        format!("{governor:?}").len()
+    };
+    let (early, late) = (size(0..2_000), size(2_000..6_000));
+    assert!(late <= early + early / 50, "{early} characters after 2,000 rounds, {late} after 6,000");
+}
+
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop_oneof![
         3 => (0..8_000u64).prop_map(Bytes::mib),

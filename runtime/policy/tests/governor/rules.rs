@@ -66,7 +66,7 @@ fn swap_growth_speaks_after_ninety_seconds_and_holds_the_background() {
 fn ttft_spread_needs_twenty_answers_and_speaks_once() {
     let mut world = World::new();
     let mut seen = Vec::new();
-    let mut used = |world: &mut World, ttft_ms| {
+    let used = |world: &mut World, ttft_ms| {
         let event = Event::Used { app: app("a"), model: digest("m"), device_ms: 1, kv_mb_s: 0, ttft_ms };
         advised(&world.send(event))
     };
