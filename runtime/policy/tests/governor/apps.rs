@@ -1,11 +1,11 @@
 //! Leases: tightening, deadlines, trust, the floor, and apps that do not play along.
 
 use locara_policy::{
-    Bytes,
+    Bytes, Kind,
     governor::{Action, Answer, Class, Consequence, Event, KernelLevel, Level, Recovery},
 };
 
-use super::world::{SECOND, World, app, tightening};
+use super::world::{SECOND, World, app, digest, tightening};
 
 /// Two apps that hold 600 MiB of conversations each above floors of 100 MiB.
 fn two_apps() -> World {
@@ -64,21 +64,36 @@ fn tight_asks_the_background_first_and_keeps_the_floor() {
 #[test]
 fn what_was_asked_for_is_not_asked_for_again_of_somebody_else() {
     let mut world = two_apps();
-    world.send(Event::Kernel { level: KernelLevel::Warning });
-    let asked = |world: &World| -> Bytes {
-        let demands = world.actions.iter().filter_map(|(_, action)| match action {
-            Action::Tighten { tightening, .. } if tightening.origin_ms == world.now => Some(tightening.release),
+    world.start("hoard", Bytes::ZERO, Bytes::gib(4), Class::Background, false);
+    world.sessions("hoard", Bytes::gib(3));
+    world.leave_calmly(world.governor.config().tight_below.saturating_sub(Bytes::mib(20)));
+    let demands = |world: &World| -> Vec<String> {
+        let of = |(_, action): &(u64, Action)| match action {
+            Action::Tighten { app, tightening } if !tightening.release.is_zero() => Some(app.0.clone()),
             _ => None,
-        });
-        demands.sum()
+        };
+        world.actions.iter().filter_map(of).collect()
     };
-    let first = asked(&world);
-    assert_eq!(first, world.governor.config().tight_below.fraction(1, 2));
+    assert_eq!(demands(&world), ["hoard"], "it can give all that is wanted");
     for _ in 0..50 {
         world.send(Event::Visible { app: app("seen"), visible: true });
-        world.send(Event::Pools { app: app("seen"), reclaimable: Bytes::mib(1) });
+        world.read_after(10);
     }
-    assert_eq!(asked(&world), first);
+    assert_eq!(demands(&world), ["hoard"], "it has three seconds to do so");
+}
+
+#[test]
+fn a_model_that_turns_out_larger_does_not_eat_a_guarantee() {
+    let mut world = World::new();
+    world.others = Bytes::ZERO;
+    world.read_after(40 * SECOND);
+    world.start("app", Bytes::gib(1), Bytes::gib(2), Class::Background, false);
+    world.load("liar", Bytes::gib(10), Bytes::gib(1));
+    let holds = vec![(Kind::WeightsMapped, Bytes::gib(10)), (Kind::Kv, Bytes::mib(1_500))];
+    world.load_ends_with(Event::Loaded { model: digest("liar"), holds, took_ms: 9 });
+    let seen = world.run(3 * SECOND);
+    assert!(seen.iter().any(|action| matches!(action, Action::Unload { .. })), "the model goes, not the guarantee");
+    assert_eq!(world.guest("app", Bytes::gib(1)), Ok(()));
 }
 
 #[test]
@@ -180,6 +195,11 @@ fn a_newer_limit_repeats_what_is_still_to_be_released() {
     let first = tightening(&world.last_actions(), "batch").unwrap();
     world.now += 500;
     let seen = world.send(Event::Kernel { level: KernelLevel::Critical });
+    let of_batch = seen.iter().filter_map(|action| match action {
+        Action::Tighten { app: of, tightening } if *of == app("batch") => Some(tightening.release),
+        _ => None,
+    });
+    assert!(of_batch.clone().count() == 2 && of_batch.clone().all(|release| !release.is_zero()), "limit, then demand");
     let second = tightening(&seen, "batch").unwrap();
     assert!(second.epoch > first.epoch && !second.release.is_zero());
     assert_eq!((second.on_deadline, second.deadline_ms), (Consequence::Stop, 250), "it has become urgent");
