@@ -195,11 +195,13 @@ impl Governor {
                 let cap = self.config.cap;
                 if needer.needs > cap {
                     let bound = format!("the cap of the host is {cap}");
-                    return Some(Answer::No(self.refusal(&needer, Recovery::Smaller { at_most: cap }, &bound)));
+                    let recovery = Recovery::Smaller { at_most: self.most_in_all(&needer) };
+                    return Some(Answer::No(self.refusal(&needer, recovery, &bound)));
                 }
                 let gpu_cap = self.config.gpu_cap.filter(|cap| needer.gpu > *cap)?;
                 let bound = format!("the GPU may use {gpu_cap}");
-                Some(Answer::No(self.refusal(&needer, Recovery::Smaller { at_most: gpu_cap }, &bound)))
+                let recovery = Recovery::Smaller { at_most: gpu_cap.min(self.most_in_all(&needer)) };
+                Some(Answer::No(self.refusal(&needer, recovery, &bound)))
             }
             Wish::Grow { model, kv } => {
                 let Some(resident) = self.models.get(model) else {

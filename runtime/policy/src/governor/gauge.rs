@@ -93,7 +93,6 @@ impl Gauge {
         }
         if said > KernelLevel::Normal {
             self.alarms += 1;
-            self.calm_since = None;
         }
         if let (level, Some(cause)) = event_level(said)
             && level > self.level

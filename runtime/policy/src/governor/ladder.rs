@@ -104,9 +104,11 @@ impl Model {
         self.held(ledger, |_| true)
     }
 
-    /// What comes free for the system when it is unloaded: pages that it dropped are free already.
+    /// What comes free for the system when it is gone: pages that it dropped are free already, and those of a model that
+    /// leaves are counted as free.
     pub(super) fn frees(&self, ledger: &Ledger) -> Bytes {
-        self.held(ledger, |kind| !(self.pages_dropped && kind.is_file_backed()))
+        let no_pages = self.pages_dropped || self.state == State::Leaving;
+        self.held(ledger, |kind| !(no_pages && kind.is_file_backed()))
     }
 
     /// Asked for by nobody: no request runs, none waits, and none is about to begin.
@@ -114,9 +116,11 @@ impl Model {
         !self.activity.is_busy() && self.activity.waiting == 0 && self.claimed_until <= now
     }
 
-    /// Somebody is told that it is there, or waits for it to grow.
+    /// Somebody is told that it is there. Asking again and again without using it keeps it only half of the time.
     pub(super) const fn claim(&mut self, now: u64) {
-        self.claimed_until = now.saturating_add(CLAIM_MS);
+        if self.claimed_until == 0 || self.claimed_until.saturating_add(CLAIM_MS) <= now {
+            self.claimed_until = now.saturating_add(CLAIM_MS);
+        }
     }
 
     /// Whether `rung`, or unloading it, failed a moment ago.
@@ -400,7 +404,7 @@ impl Governor {
 
     /// No reading counts until the system has settled.
     pub(super) fn settle(&mut self) {
-        self.stale = true;
+        self.stale = self.sample.is_some();
         self.settle_until = self.settle_until.max(self.now.saturating_add(self.config.settle_ms));
     }
 
@@ -434,7 +438,7 @@ impl Governor {
         model.last_used = now;
         let bytes = model.total(&self.ledger).get().max(1 << 20) >> 20;
         model.value = inflation.saturating_add(model.frequency.saturating_mul(u64::from(model.reload_ms)) / bytes);
-        model.claimed_until = model.claimed_until.min(now);
+        model.claimed_until = 0;
     }
 
     /// A model is used differently than before.

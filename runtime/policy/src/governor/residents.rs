@@ -76,8 +76,8 @@ impl Governor {
             let _ = self.ledger.release(transient);
         }
         self.enter(digest, holds);
-        // The next reading shows it.
-        self.stale = true;
+        // The next reading shows it, where there are readings.
+        self.stale = self.sample.is_some();
         let Some(model) = self.models.get(digest) else { return };
         let anonymous = model.held(&self.ledger, |kind| !kind.is_file_backed());
         let (name, excess) = (model.name.clone(), model.excess.values().copied().sum::<Bytes>());

@@ -206,13 +206,18 @@ impl Governor {
         }
     }
 
+    /// What could be promised if all models but its own had ended.
+    pub(super) fn most_in_all(&self, needer: &Needer<'_>) -> Bytes {
+        self.room(needer.app).ledger.saturating_add(self.all_others(needer.spare).ledger)
+    }
+
     /// The refusal of what would not fit either if everything that runs now had ended.
     fn never(&self, needer: &Needer<'_>) -> Option<Refusal> {
         let room = self.room(needer.app);
         let all = self.all_others(needer.spare);
         let lacking = self.short(&room, needer).less(all);
         let recovery = if !lacking.ledger.is_zero() {
-            Recovery::Smaller { at_most: room.ledger.saturating_add(all.ledger) }
+            Recovery::Smaller { at_most: self.most_in_all(needer) }
         } else if !lacking.system.is_zero() {
             Recovery::Free { bytes: lacking.system }
         } else {

@@ -455,7 +455,7 @@ impl Governor {
                 app.open.is_none() && app.lease.limit() < app.burst() && now.saturating_sub(app.restored_at) >= every
             })
             .map(|(id, app)| {
-                let tenth = app.cut.fraction(1, 10).max(Bytes::mib(1));
+                let tenth = Bytes(app.cut.get().div_ceil(10)).max(Bytes::mib(1));
                 (id.clone(), app.lease.limit().saturating_add(tenth).min(app.burst()))
             })
             .collect();
