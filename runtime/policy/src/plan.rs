@@ -456,6 +456,7 @@ impl Planned<'_> {
         let n_outputs = self.outputs.min(n_ubatch);
         let layout = ComputeLayout {
             cells,
+            n_seq_max: request.n_seq_max,
             n_tokens,
             n_outputs,
             type_k: self.type_k,
