@@ -110,7 +110,6 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
             Attention::Latent { n_head: heads, kv_lora_rank, rope_dim }
         } else {
             Attention::Grouped { n_head: heads, n_head_kv: n_head_kv[at], head_dim_k, head_dim_v, window }
-        }
         };
         let recurrent_f32 = match (&attention, recurrent) {
             (Attention::None, Some(state)) => state,

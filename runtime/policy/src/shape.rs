@@ -316,6 +316,12 @@ impl ModelShape {
         }
     }
 
+    /// Whether it makes vectors of texts.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.encoder || self.graph.pooling != Pooling::None
+    }
+
     /// Layers in all.
     #[must_use]
     pub fn n_layer(&self) -> usize {

@@ -130,13 +130,30 @@ fn impossible_requests_are_refused_with_the_reason() {
 }
 
 #[test]
+fn windows_save_cells_only_when_they_are_asked_to() {
+    let full = PlanRequest { n_ctx: 32_768, ..PlanRequest::new(Device::Cpu) };
+    let windowed = PlanRequest { swa_full: false, ..full.clone() };
+    let kv = |request: &PlanRequest| plan(&gemma3_12b(), request).unwrap().of_kind(Kind::Kv);
+    // 40 of 48 layers see 1024 tokens of each of 4 sequences, and a batch of 512.
+    assert_eq!(kv(&windowed).get() * 48 * 32_768, kv(&full).get() * (8 * 32_768 + 40 * (4 * 1024 + 512)));
+}
+
+#[test]
 fn estimates_are_called_estimates() {
     let experts = Some(Experts { total: 128, active: 8, n_ff: 768 });
     let moe = ModelShape { experts, architecture: "qwen3moe".to_owned(), ..qwen_7b(17_000) };
+    let compute = |shape: &ModelShape, device| {
+        let plan = plan(shape, &PlanRequest::new(device)).unwrap();
+        plan.items.into_iter().find(|item| item.kind == Kind::Compute).unwrap()
+    };
     for shape in [gemma3_12b(), deepseek_v3(), qwen3_next(), mamba(), shared_kv(), bert(), moe] {
-        let plan = plan(&shape, &PlanRequest::new(Device::UnifiedGpu)).unwrap();
-        let compute = plan.items.iter().find(|item| item.kind == Kind::Compute).unwrap();
-        assert!(!compute.exact, "{}", shape.architecture);
+        // The graphs were compared on a CPU; a GPU has other operations and alignments.
+        assert!(!compute(&shape, Device::UnifiedGpu).exact, "{}", shape.architecture);
+        assert!(compute(&shape, Device::Cpu).exact, "{}", shape.architecture);
+        // A file with parts that nobody followed.
+        let mut strange = shape.clone();
+        strange.graph.unfollowed = true;
+        assert!(!compute(&strange, Device::Cpu).exact, "{}", shape.architecture);
     }
     let unknown = ModelShape { architecture: "brand-new".to_owned(), ..llama_1b() };
     assert!(
@@ -174,6 +191,7 @@ prop_compose! {
         n_ctx in 1u32..200_000,
         n_seq_max in 1u32..17,
         kv_unified in any::<bool>(),
+        swa_full in any::<bool>(),
         type_k in select(KvType::ALL.to_vec()),
         type_v in select(KvType::ALL.to_vec()),
         n_batch in 1u32..4096,
@@ -186,7 +204,7 @@ prop_compose! {
         // Only requests that llama.cpp would take.
         let flash_attention = flash_attention || type_v.is_quantised();
         PlanRequest {
-            n_ctx, n_seq_max, kv_unified, type_k, type_v, n_batch, n_ubatch, n_outputs_max, flash_attention, device,
+            n_ctx, n_seq_max, kv_unified, swa_full, type_k, type_v, n_batch, n_ubatch, n_outputs_max, flash_attention, device,
             guest_memory: Bytes(guest), prompt_cache: Bytes::ZERO, draft: None,
         }
     }
@@ -213,15 +231,15 @@ proptest! {
         prop_assert!(plan(&shape, &larger).unwrap().total >= plan(&shape, &request).unwrap().total);
     }
 
-    /// Of one pool, that is. (Scratch memory is not monotone: tokens are rounded up to a multiple of the sequences.)
+    /// Of one pool, that is. (Scratch memory is not monotone, nor are the outputs of an encoder: tokens are rounded up to a
+    /// multiple of the sequences.)
     #[test]
     fn more_sequences_never_need_less_state(shape in shapes(), request in requests(), more in 1u32..8) {
         let request = PlanRequest { kv_unified: true, ..request };
         let more = PlanRequest { n_seq_max: request.n_seq_max + more, ..request.clone() };
         let (few, many) = (plan(&shape, &request).unwrap(), plan(&shape, &more).unwrap());
-        for kind in [Kind::Kv, Kind::Output] {
-            prop_assert!(many.of_kind(kind) >= few.of_kind(kind));
-        }
+        prop_assert!(many.of_kind(Kind::Kv) >= few.of_kind(Kind::Kv));
+        prop_assert!(shape.embeds() || many.of_kind(Kind::Output) >= few.of_kind(Kind::Output));
     }
 
     #[test]

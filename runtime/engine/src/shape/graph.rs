@@ -37,9 +37,8 @@ pub(super) fn dims(gguf: &Gguf, architecture: &str, n_layer: u32) -> Result<Grap
         "rwkv7" => !has("time_mix_ln.weight"),
         _ => false,
     };
-    let everywhere = number("expert_group_count")? > 1
-        || number("nextn_predict_layers")? > 0
-        || has("ffn_gate_up_exps.weight");
+    let everywhere =
+        number("expert_group_count")? > 1 || number("nextn_predict_layers")? > 0 || has("ffn_gate_up_exps.weight");
     Ok(GraphDims {
         unfollowed: strange || everywhere,
         pooling: match number("pooling_type")? {

@@ -143,9 +143,9 @@ impl<'a> Build<'a> {
             k_cells: g.input(Type::I64, [tokens]),
             v_cells: g.input(Type::I64, [value_cells]),
             mask: g.input(mask_kind, [cells_per_stream, tokens / streams, 1, streams]),
-            // Keys: the largest power of two that divides a head; capped far above any real one.
+            // Keys: the largest power of two that divides a head, at least 64; capped far above any real one.
             k_rotation: k_width.map(|head| {
-                let width = 1 << head.trailing_zeros().min(20);
+                let width = ROTATION.max(1 << head.trailing_zeros().min(20));
                 g.input(Type::F32, [width, width])
             }),
             v_rotation: v_width.map(|_| g.input(Type::F32, [ROTATION, ROTATION])),
@@ -154,18 +154,18 @@ impl<'a> Build<'a> {
         cache
     }
 
-    /// The width of a head, when the type is quantised, all layers of the cache agree on it, and it is a multiple of 64.
+    /// The width of a head, when the type is quantised, all layers of the cache agree on it, and 64 divides the width that the
+    /// first layer of the model has: that is the one llama.cpp asks about.
     fn rotated(&self, window: Option<u32>, kind: KvType, part: fn(&Attention) -> u32) -> Option<u64> {
-        let mut heads = self
-            .shape
-            .layers
-            .iter()
-            .map(|layer| &layer.attention)
+        let width = |attention: &Attention| u64::from(part(attention));
+        let attentions = || self.shape.layers.iter().map(|layer| &layer.attention);
+        let asked = attentions().map(width).find(|&width| width > 0)?;
+        let mut heads = attentions()
             .filter(|attention| matches!(attention, Attention::Grouped { .. }))
             .filter(|attention| attention.window().is_some() == window.is_some())
-            .map(|attention| u64::from(part(attention)));
+            .map(width);
         let first = heads.next()?;
         let agreed = heads.all(|head| head == first);
-        (kind.is_quantised() && agreed && first > 0 && first.is_multiple_of(ROTATION)).then_some(first)
+        (kind.is_quantised() && agreed && first > 0 && asked.is_multiple_of(ROTATION)).then_some(first)
     }
 }

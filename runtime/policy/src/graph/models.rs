@@ -79,6 +79,9 @@ impl Style {
     const GEMMA: Self = Self { order: Order::QueryKeyValue, scaled: false };
 }
 
+/// Width of what a recurrent layer of unknown kind computes with, in widths of the residual stream: above that of all known ones
+/// whose states are narrower.
+const MIXED_WIDTH: u64 = 8;
 /// Streams of Gemma 3n beside the residual one, itself included (`n_altup`).
 const STREAMS: u64 = 4;
 /// Rank of its learned residual (`laurel`).
@@ -148,32 +151,53 @@ impl Build<'_> {
 
     /// Nothing that is special about the model, but as wide as any of its layers and with all that may live beside them.
     fn plain(mut self) -> Self {
+        let (tokens, positions) = (self.tokens, Positions::NormedRotary);
+        let mask_kind = if self.layout.flash_attention { Type::F16 } else { Type::F32 };
+        let mask = self.g.input(mask_kind, [tokens, tokens]);
         let mut x = self.embedding(true);
-        let positions = Positions::NormedRotary;
+        let width = u64::from(self.shape.graph.per_layer_embd);
+        let inputs = (width > 0).then(|| {
+            let rows = self.per_layer_rows(width);
+            self.per_layer_inputs(x, rows, width)
+        });
         for layer in 0..self.n_layer() {
             let normed = self.g.rms_norm(x);
-            let mixed = match (self.shape.layers[layer].attention, self.heads(layer)) {
+            let attended = match (self.shape.layers[layer].attention, self.heads(layer)) {
                 (Attention::Latent { n_head, kv_lora_rank, rope_dim }, _) => {
-                    self.attend_latent(normed, n_head.into(), kv_lora_rank.into(), rope_dim.into())
+                    Some(self.attend_latent(normed, n_head.into(), kv_lora_rank.into(), rope_dim.into()))
                 }
-                (_, Some(heads)) => self.attend(normed, heads, positions, Order::QueryKeyValue),
-                // What is mixed without attention is a few times as wide as the residual stream.
-                (_, None) => {
-                    let states = self.states();
-                    let wide = self.g.linear(normed, 4 * self.embd);
-                    let state = u64::from(self.shape.layers[layer].recurrent_f32) * self.seqs;
-                    let kept = self.g.op([state], &[states.all()]);
-                    let mixed = self.g.op([4 * self.embd, self.tokens], &[wide, kept]);
-                    self.g.op([2 * self.embd, self.tokens], &[mixed])
+                (_, Some(heads)) if self.shape.encoder => {
+                    Some(self.attend_without_cells(normed, heads, positions, mask))
                 }
+                (_, Some(heads)) => Some(self.attend(normed, heads, positions, Order::QueryKeyValue)),
+                (_, None) => None,
+            };
+            let mixed = (self.shape.layers[layer].recurrent_f32 > 0).then(|| self.mix_plainly(layer, normed));
+            let mixed = match (attended, mixed) {
+                (Some(attended), Some(mixed)) => self.g.op([2 * self.embd, tokens], &[attended, mixed]),
+                (one, other) => one.or(other).unwrap_or(normed),
             };
             let mixed = self.g.linear(mixed, self.embd);
+            let input = inputs.filter(|_| layer + 1 < self.n_layer()).map(|inputs| self.plane(inputs));
+            let mixed = match input {
+                Some(input) => self.g.op([self.embd, tokens], &[mixed, input]),
+                None => mixed,
+            };
             x = self.close_layer(layer, mixed, x);
             // A chain of layers without anything to store would be added in one go, as deep as the model.
             self.g.expand(x);
         }
         self.finish_with_all_rows(x);
         self
+    }
+
+    /// A recurrent layer of unknown kind: its state, and a few tensors each a few times as wide as the residual stream.
+    fn mix_plainly(&mut self, layer: usize, x: T) -> T {
+        let states = self.states();
+        let wide = self.g.linear(x, MIXED_WIDTH * self.embd);
+        let size = u64::from(self.shape.layers[layer].recurrent_f32).saturating_mul(self.seqs);
+        let state = self.g.op([size], &[states.all()]);
+        self.g.op([MIXED_WIDTH * self.embd, self.tokens], &[wide, state])
     }
 
     fn latent(mut self) -> Option<Self> {
