@@ -188,6 +188,16 @@ pub enum KvError {
         /// Elements of its block.
         block: u64,
     },
+    /// Latent attention keeps keys and values in the same row.
+    #[error(
+        "latent attention keeps keys and values in one row, which cannot be both {type_k} and {type_v}; use one type for both"
+    )]
+    Mixed {
+        /// Type asked for the keys.
+        type_k: KvType,
+        /// Type asked for the values.
+        type_v: KvType,
+    },
     /// The product does not fit 64 bits.
     #[error(
         "layer {layer}: {cells} cells × {streams} streams are more bytes than can be counted; lower n_ctx or the number of sequences"
@@ -281,6 +291,9 @@ fn token_bytes(layer: usize, attention: &Attention, widest_v: u64, layout: &KvLa
     let (head_k, head_v) = match *attention {
         Attention::Grouped { n_head_kv: 0, .. } | Attention::Shared { .. } | Attention::None => return Ok(Bytes::ZERO),
         Attention::Grouped { head_dim_k, head_dim_v, .. } => (u64::from(head_dim_k), u64::from(head_dim_v)),
+        Attention::Latent { .. } if layout.type_k != layout.type_v => {
+            return Err(KvError::Mixed { type_k: layout.type_k, type_v: layout.type_v });
+        }
         Attention::Latent { .. } => (attention.k_row(), 0),
     };
     // llama.cpp checks the width of one head, not of the row, before it makes the context.

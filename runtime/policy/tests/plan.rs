@@ -6,7 +6,7 @@ mod common;
 
 use common::{bert, deepseek_v3, gemma3_12b, layered, llama_1b, llama_8b, mamba, qwen_7b, qwen3_next, shared_kv};
 use locara_policy::{
-    Bytes, Device, Kind, KvType, ModelShape, PlanError, PlanRequest, plan,
+    ArchClass, Bytes, Device, Kind, KvType, ModelShape, Plan, PlanError, PlanRequest, plan,
     plan::{Backing, Draft, Part},
     shape::Experts,
 };
@@ -143,8 +143,8 @@ fn estimates_are_called_estimates() {
     let experts = Some(Experts { total: 128, active: 8, n_ff: 768 });
     let moe = ModelShape { experts, architecture: "qwen3moe".to_owned(), ..qwen_7b(17_000) };
     let compute = |shape: &ModelShape, device| {
-        let plan = plan(shape, &PlanRequest::new(device)).unwrap();
-        plan.items.into_iter().find(|item| item.kind == Kind::Compute).unwrap()
+        let request = PlanRequest { type_k: KvType::F16, type_v: KvType::F16, ..PlanRequest::new(device) };
+        plan(shape, &request).unwrap().items.into_iter().find(|item| item.kind == Kind::Compute).unwrap()
     };
     for shape in [gemma3_12b(), deepseek_v3(), qwen3_next(), mamba(), shared_kv(), bert(), moe] {
         // The graphs were compared on a CPU; a GPU has other operations and alignments.
@@ -210,10 +210,20 @@ prop_compose! {
     }
 }
 
+/// The plan, in one type where the model takes no two.
+fn planned(shape: &ModelShape, request: &PlanRequest) -> Plan {
+    let mut request = request.clone();
+    if shape.class() == ArchClass::Latent {
+        request.type_v = request.type_k;
+        request.flash_attention |= request.type_v.is_quantised();
+    }
+    plan(shape, &request).unwrap()
+}
+
 proptest! {
     #[test]
     fn totals_are_the_sum_of_the_items(shape in shapes(), request in requests()) {
-        let plan = plan(&shape, &request).unwrap();
+        let plan = planned(&shape, &request);
         let backed = |backing| plan.items.iter().filter(|item| item.backing == backing).map(|item| item.bytes.get()).sum::<u64>();
         prop_assert_eq!(plan.items.iter().map(|item| item.bytes.get()).sum::<u64>(), plan.total.get());
         prop_assert_eq!(backed(Backing::File), plan.file_backed.get());
@@ -228,7 +238,7 @@ proptest! {
     #[test]
     fn more_context_never_needs_less(shape in shapes(), request in requests(), more in 0u32..100_000) {
         let larger = PlanRequest { n_ctx: request.n_ctx + more, ..request.clone() };
-        prop_assert!(plan(&shape, &larger).unwrap().total >= plan(&shape, &request).unwrap().total);
+        prop_assert!(planned(&shape, &larger).total >= planned(&shape, &request).total);
     }
 
     /// Of one pool, that is. (Scratch memory is not monotone, nor are the outputs of an encoder: tokens are rounded up to a
@@ -237,7 +247,7 @@ proptest! {
     fn more_sequences_never_need_less_state(shape in shapes(), request in requests(), more in 1u32..8) {
         let request = PlanRequest { kv_unified: true, ..request };
         let more = PlanRequest { n_seq_max: request.n_seq_max + more, ..request.clone() };
-        let (few, many) = (plan(&shape, &request).unwrap(), plan(&shape, &more).unwrap());
+        let (few, many) = (planned(&shape, &request), planned(&shape, &more));
         prop_assert!(many.of_kind(Kind::Kv) >= few.of_kind(Kind::Kv));
         prop_assert!(shape.embeds() || many.of_kind(Kind::Output) >= few.of_kind(Kind::Output));
     }
