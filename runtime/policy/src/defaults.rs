@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::Bytes,
-    kv::{Cells, KvLayout, KvType, kv_bytes},
+    kv::{Cells, KvBytes, KvError, KvLayout, KvType, kv_bytes},
     machine::Machine,
     plan::{Device, PlanRequest},
     shape::ModelShape,
@@ -101,8 +101,13 @@ impl Defaults {
 #[must_use]
 pub fn defaults(machine: &Machine, shape: Option<&ModelShape>) -> Defaults {
     let device = machine.device;
-    let template = PlanRequest::new(device);
-    let (kv_why, attention_why) = if device.is_gpu() {
+    let mut template = PlanRequest::new(device);
+    let refused = shape.and_then(|shape| kv(shape, &template, CONTEXT).err());
+    let (kv_why, attention_why) = if let Some(KvError::Block { .. } | KvError::Mixed { .. }) = refused {
+        // Whatever the reason, f16 is what every model can be kept as.
+        (template.type_k, template.type_v) = (KvType::F16, KvType::F16);
+        ("the model cannot be kept in the types of the default", "as the default has it")
+    } else if device.is_gpu() {
         (
             "on a GPU q8_0 with FlashAttention halves the KV with negligible loss of quality",
             "quantised values need it, and a GPU is faster with it",
@@ -170,9 +175,9 @@ fn context(machine: &Machine, shape: Option<&ModelShape>, template: &PlanRequest
         n_ctx = shape.n_ctx_train;
         why = format!("the model was trained on {n_ctx} tokens");
     }
-    let kv = |n_ctx: u32| kv(shape, n_ctx, template);
+    let bytes = |n_ctx: u32| kv_total(shape, template, n_ctx);
     let wanted = n_ctx;
-    while n_ctx / 2 >= LEAST_CONTEXT && kv(n_ctx).is_some_and(|bytes| bytes > budget) {
+    while n_ctx / 2 >= LEAST_CONTEXT && bytes(n_ctx).is_some_and(|bytes| bytes > budget) {
         n_ctx /= 2;
     }
     if n_ctx < wanted {
@@ -183,7 +188,7 @@ fn context(machine: &Machine, shape: Option<&ModelShape>, template: &PlanRequest
 
 fn prompt_cache(shape: Option<&ModelShape>, n_ctx: u32, template: &PlanRequest) -> Setting<Bytes> {
     let Some(shape) = shape else { return Setting::new(Bytes::ZERO, "half of the KV cells; no model is known yet") };
-    let half = kv(shape, n_ctx, template).unwrap_or(Bytes::ZERO).fraction(1, 2);
+    let half = kv_total(shape, template, n_ctx).unwrap_or(Bytes::ZERO).fraction(1, 2);
     if half < PROMPT_CACHE_MOST {
         Setting::new(half, "half of the KV cells: as many conversations again stay warm")
     } else {
@@ -191,17 +196,23 @@ fn prompt_cache(shape: Option<&ModelShape>, n_ctx: u32, template: &PlanRequest) 
     }
 }
 
-/// KV bytes of a context for the default number of sequences; `None` when they cannot be counted.
-fn kv(shape: &ModelShape, n_ctx: u32, template: &PlanRequest) -> Option<Bytes> {
-    let cells = Cells::new(n_ctx, SEQUENCES, true, template.n_ubatch)?;
+/// Bytes of the state of so many tokens; `None` when they cannot be counted.
+fn kv_total(shape: &ModelShape, template: &PlanRequest, n_ctx: u32) -> Option<Bytes> {
+    let kv = kv(shape, template, n_ctx).ok()?;
+    Bytes::checked_sum([kv.global, kv.window, kv.recurrent])
+}
+
+/// The state of so many tokens, kept as the template says.
+fn kv(shape: &ModelShape, template: &PlanRequest, n_ctx: u32) -> Result<KvBytes, KvError> {
+    let overflow = KvError::Overflow { layer: 0, cells: n_ctx, streams: 1 };
+    let cells = Cells::new(n_ctx, SEQUENCES, true, template.n_ubatch).ok_or(overflow)?;
     let layout = KvLayout {
-        cells,
+        cells: if template.swa_full { cells.with_full_windows() } else { cells },
         n_seq_max: SEQUENCES,
         type_k: template.type_k,
         type_v: template.type_v,
         flash_attention: template.flash_attention,
         rollback: 0,
     };
-    let kv = kv_bytes(shape, &layout).ok()?;
-    Bytes::checked_sum([kv.global, kv.window, kv.recurrent])
+    kv_bytes(shape, &layout)
 }

@@ -26,6 +26,7 @@ pub mod compute;
 pub mod correction;
 pub mod defaults;
 pub mod governor;
+mod graph;
 pub mod kv;
 pub mod lease;
 pub mod ledger;
