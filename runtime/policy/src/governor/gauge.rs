@@ -53,6 +53,7 @@ pub(super) struct Gauge {
     swap_rate: u64,
     last: Option<Reading>,
     /// Until when an event of the kernel counts, by what it said.
+    stalled_until: u64,
     warned_until: u64,
     critical_until: u64,
     /// Times that somebody other than our own figures of available memory raised the alarm: the ladder answers each once.
@@ -77,6 +78,7 @@ impl Gauge {
             fall: 0,
             swap_rate: 0,
             last: None,
+            stalled_until: 0,
             warned_until: 0,
             critical_until: 0,
             alarms: 0,
@@ -87,7 +89,8 @@ impl Gauge {
     pub(super) fn kernel(&mut self, now: u64, said: KernelLevel) {
         let until = now.saturating_add(EVENT_HOLDS_MS);
         match said {
-            KernelLevel::Normal => (self.warned_until, self.critical_until) = (0, 0),
+            KernelLevel::Normal => (self.stalled_until, self.warned_until, self.critical_until) = (0, 0, 0),
+            KernelLevel::Stalled => self.stalled_until = until,
             KernelLevel::Warning => self.warned_until = until,
             KernelLevel::Critical => (self.warned_until, self.critical_until) = (until, until),
         }
@@ -201,9 +204,10 @@ impl Gauge {
             say(Level::Elevated, format!("{spare} available beside the weights, below {}", config.elevated_below));
         }
         let polled = sample.kernel.unwrap_or(KernelLevel::Normal);
-        let said = match (self.critical_until > now, self.warned_until > now) {
-            (true, _) => KernelLevel::Critical,
-            (_, true) => KernelLevel::Warning,
+        let said = match (self.critical_until > now, self.warned_until > now, self.stalled_until > now) {
+            (true, ..) => KernelLevel::Critical,
+            (_, true, _) => KernelLevel::Warning,
+            (.., true) => KernelLevel::Stalled,
             _ => KernelLevel::Normal,
         };
         if let (level, Some(cause)) = event_level(said.max(polled)) {
