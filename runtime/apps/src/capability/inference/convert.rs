@@ -207,6 +207,7 @@ pub(super) fn engine_error(error: api::EngineError) -> Error {
             Error::ContextOverflow(Overflow { prompt_tokens, max_tokens, context_tokens: n_ctx })
         }
         api::EngineError::Busy { waiting, retry_after_ms, .. } => Error::Busy(Busy { retry_after_ms, waiting }),
+        api::EngineError::Throttled { retry_after_ms } => Error::Busy(Busy { retry_after_ms, waiting: 0 }),
         api::EngineError::SessionBusy(_) => super::session_busy(),
         api::EngineError::Stopped => Error::Interrupted("the model was stopped".to_owned()),
         error @ (api::EngineError::UnknownSession(_) | api::EngineError::Failed(_)) => {

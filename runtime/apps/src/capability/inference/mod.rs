@@ -191,6 +191,7 @@ impl InferenceAccess<'_> {
                 sampling: ask.sampling,
                 constraint: ask.constraint,
                 ignore_eos: false,
+                class: api::Class::Interactive,
             });
             Ok(Started { seat, generation })
         };
