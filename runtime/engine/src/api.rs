@@ -480,6 +480,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What it holds and does now.
     fn stats(&self) -> Reply<EngineStats>;
+
+    /// Whether it was stopped or unloaded: it answers everything with [`EngineError::Stopped`], and its role has to be
+    /// resolved again.
+    fn is_gone(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes by kind, as the engine itself reports them.
