@@ -197,7 +197,7 @@ impl Host {
 }
 
 impl Models for Host {
-    fn engine(&self, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
+    fn engine(&self, _app: &str, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
         // One model is resident, and every role that an app was granted resolves to it.
         let load = self.load();
         async move { load.await.map(|loaded| loaded.engine) }.boxed()

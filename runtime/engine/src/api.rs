@@ -457,6 +457,12 @@ pub struct EngineStats {
     pub kv_cells_used: u32,
     /// KV cells in all.
     pub kv_cells: u32,
+    /// Background requests among those in the batch.
+    pub running_background: u32,
+    /// Cells set aside for the requests in the batch: prompt and longest answer of each.
+    pub kv_cells_reserved: u32,
+    /// Of them, those of background requests.
+    pub kv_cells_background: u32,
     /// Cells that the next request in line lacks in the pool, beside those that run. No more than what the pool lacks to the
     /// size that it was loaded with: 0 while it has that size.
     pub cells_wanted: u32,
@@ -534,6 +540,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Says what is taken on from now on. What runs is not touched.
     fn throttle(&self, throttle: Throttle) {
         let _ = throttle;
+    }
+
+    /// Whether it was stopped or unloaded: it answers everything with [`EngineError::Stopped`], and its role has to be
+    /// resolved again.
+    fn is_gone(&self) -> bool {
+        false
     }
 }
 

@@ -302,9 +302,14 @@ impl Actor {
         let none = SessionId(0);
         let in_cells = self.running.iter().filter(|s| !s.parked).map(|s| s.n_past).sum::<usize>();
         let to_u32 = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let active = || self.running.iter().filter(|s| s.is_active());
+        let background = || active().filter(|s| s.class == Class::Background);
         EngineStats {
             sessions: to_u32(self.sessions.len()),
-            running: to_u32(self.running.iter().filter(|s| s.is_active()).count()),
+            running: to_u32(active().count()),
+            running_background: to_u32(background().count()),
+            kv_cells_reserved: to_u32(active().map(|s| s.reserved).sum()),
+            kv_cells_background: to_u32(background().map(|s| s.reserved).sum()),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
             parked: to_u32(self.running.iter().filter(|s| s.parked && !s.has_ended()).count()),
             idle_sessions: to_u32(self.sessions.n_idle()),

@@ -228,3 +228,11 @@ pub(super) fn model_error(error: ModelError) -> Error {
         ModelError::Busy { retry_after_ms, waiting } => Error::Busy(Busy { retry_after_ms, waiting }),
     }
 }
+
+/// How urgent the requests of an app are.
+pub(super) fn class(class: locara_manifest::Class) -> api::Class {
+    match class {
+        locara_manifest::Class::Interactive => api::Class::Interactive,
+        locara_manifest::Class::Batch => api::Class::Background,
+    }
+}
