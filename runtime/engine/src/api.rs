@@ -14,7 +14,7 @@ use std::sync::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::reclaim::{Class, Reclaim, Reclaimed, Throttle};
+pub use crate::reclaim::{Admit, Class, Reclaim, Reclaimed, Throttle};
 
 /// A token id of the model's vocabulary.
 pub type Token = i32;

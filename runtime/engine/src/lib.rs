@@ -12,4 +12,3 @@ pub mod shape;
 mod text;
 
 pub use api::*;
-pub use reclaim::{Admit, Class, Reclaim, Reclaimed, Throttle};

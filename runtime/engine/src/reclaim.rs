@@ -47,7 +47,8 @@ pub enum Reclaim {
 pub struct Reclaimed {
     /// What the engine expected before it began, bytes.
     pub expected_bytes: u64,
-    /// What it gave back by its own account: cells and compute buffers, saved states, pages of the file. Bytes.
+    /// What it gave back by its own account: cells, saved states, pages of the file. Compute buffers that become smaller
+    /// with the pool come on top and show in [`Engine::memory`](crate::Engine::memory). Bytes.
     pub freed_bytes: u64,
     /// Resident bytes of the process before.
     pub rss_before: u64,

@@ -133,9 +133,9 @@ impl Actor {
             return Ok((0, 0));
         }
         let expected = u64::from(now - target) * self.cell_bytes();
-        let before = anonymous_bytes(&self.memory());
+        let before = self.memory().kv;
         self.remake(target)?;
-        Ok((expected, before.saturating_sub(anonymous_bytes(&self.memory()))))
+        Ok((expected, before.saturating_sub(self.memory().kv)))
     }
 
     fn memory(&self) -> EngineMemory {
@@ -196,11 +196,6 @@ impl Actor {
             self.drop_waiting(0, Err(error.clone()));
         }
     }
-}
-
-/// What goes back to the system with cells: they, and the buffers whose size depends on their number.
-fn anonymous_bytes(memory: &EngineMemory) -> u64 {
-    memory.kv + memory.compute + memory.output
 }
 
 /// Resident bytes of this process; 0 where the system does not tell.
