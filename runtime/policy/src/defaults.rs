@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::Bytes,
-    kv::{Cells, KvLayout, KvType, kv_bytes},
+    kv::{Cells, KvBytes, KvError, KvLayout, KvType, kv_bytes},
     machine::Machine,
     plan::{Device, PlanRequest},
     shape::ModelShape,
@@ -95,8 +95,13 @@ impl Defaults {
 #[must_use]
 pub fn defaults(machine: &Machine, shape: Option<&ModelShape>) -> Defaults {
     let device = machine.device;
-    let template = PlanRequest::new(device);
-    let (kv_why, attention_why) = if device.is_gpu() {
+    let mut template = PlanRequest::new(device);
+    let refused = shape.and_then(|shape| kv(shape, &template, CONTEXT).err());
+    let (kv_why, attention_why) = if let Some(KvError::Block { .. } | KvError::Mixed { .. }) = refused {
+        // Whatever the reason, f16 is what every model can be kept as.
+        (template.type_k, template.type_v) = (KvType::F16, KvType::F16);
+        ("the model cannot be kept in the types of the default", "as the default has it")
+    } else if device.is_gpu() {
         (
             "on a GPU q8_0 with FlashAttention halves the KV with negligible loss of quality",
             "quantised values need it, and a GPU is faster with it",
@@ -162,25 +167,31 @@ fn context(machine: &Machine, shape: Option<&ModelShape>, template: &PlanRequest
         n_ctx = shape.n_ctx_train;
         why = format!("the model was trained on {n_ctx} tokens");
     }
-    let kv = |n_ctx: u32| {
-        let cells = Cells::new(n_ctx, SEQUENCES, true, template.n_ubatch)?;
-        let layout = KvLayout {
-            cells,
-            n_seq_max: SEQUENCES,
-            type_k: template.type_k,
-            type_v: template.type_v,
-            flash_attention: template.flash_attention,
-            rollback: 0,
-        };
-        let kv = kv_bytes(shape, &layout).ok()?;
+    let bytes = |n_ctx: u32| {
+        let kv = kv(shape, template, n_ctx).ok()?;
         Bytes::checked_sum([kv.global, kv.window, kv.recurrent])
     };
     let wanted = n_ctx;
-    while n_ctx / 2 >= LEAST_CONTEXT && kv(n_ctx).is_some_and(|bytes| bytes > budget) {
+    while n_ctx / 2 >= LEAST_CONTEXT && bytes(n_ctx).is_some_and(|bytes| bytes > budget) {
         n_ctx /= 2;
     }
     if n_ctx < wanted {
         why = format!("halved from {wanted} until the KV fits into {budget} on {}", machine.name);
     }
     Setting::new(n_ctx, why)
+}
+
+/// The state of so many tokens, kept as the template says.
+fn kv(shape: &ModelShape, template: &PlanRequest, n_ctx: u32) -> Result<KvBytes, KvError> {
+    let overflow = KvError::Overflow { layer: 0, cells: n_ctx, streams: 1 };
+    let cells = Cells::new(n_ctx, SEQUENCES, true, template.n_ubatch).ok_or(overflow)?;
+    let layout = KvLayout {
+        cells: if template.swa_full { cells.with_full_windows() } else { cells },
+        n_seq_max: SEQUENCES,
+        type_k: template.type_k,
+        type_v: template.type_v,
+        flash_attention: template.flash_attention,
+        rollback: 0,
+    };
+    kv_bytes(shape, &layout)
 }

@@ -24,6 +24,7 @@ pub mod bytes;
 pub mod compute;
 pub mod correction;
 pub mod defaults;
+mod graph;
 pub mod kv;
 pub mod lease;
 pub mod ledger;

@@ -133,3 +133,11 @@ fn every_default_says_why() {
     assert!(settings.len() >= 14, "{} settings", settings.len());
     assert!(settings.iter().all(|why| !why.as_str().unwrap().is_empty()));
 }
+
+#[test]
+fn a_model_that_cannot_be_kept_as_the_default_has_it_is_kept_as_f16() {
+    let machine = Machine::cpu("this machine", Bytes::gib(16), 6);
+    let latent = defaults(&machine, Some(&common::deepseek_v3()));
+    assert_eq!((latent.type_k.value, latent.type_v.value), (KvType::F16, KvType::F16));
+    assert!(plan(&common::deepseek_v3(), &latent.request()).is_ok());
+}

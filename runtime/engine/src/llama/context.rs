@@ -132,6 +132,8 @@ impl Context {
             sys::LLAMA_FLASH_ATTN_TYPE_DISABLED
         };
         raw_params.kv_unified = true;
+        // Cells of the whole context in layers with a window too: a sequence can then be cut back to any prefix.
+        raw_params.swa_full = true;
         raw_params.no_perf = false;
         raw_params.embeddings = params.embeddings;
         raw_params.abort_callback = Some(should_abort);
@@ -344,8 +346,13 @@ impl Context {
             memory.kv += row.context;
             memory.compute += row.compute;
         }
-        let width = if self.params.embeddings { self.model.n_embd() } else { self.model.n_vocab() };
-        memory.output = u64::from(self.params.n_seq_max) * width as u64 * 4;
+        // For vectors llama.cpp makes room for logits all the same, and grows with the tokens of a batch.
+        let (rows, width) = if self.params.embeddings {
+            (self.params.n_batch.max(self.params.n_seq_max), self.model.n_vocab() + self.model.n_embd())
+        } else {
+            (self.params.n_seq_max, self.model.n_vocab())
+        };
+        memory.output = u64::from(rows) * width as u64 * 4;
         memory
     }
 }

@@ -289,11 +289,16 @@ fn checked(gguf: Gguf) -> Result<Gguf, locara_gguf::GgufError> {
 }
 
 fn context_params(options: &LoadOptions, embeddings: bool) -> ContextParams {
+    let mut n_batch = options.n_batch.max(options.n_seq_max);
+    if embeddings {
+        // llama.cpp computes whole sequences: tokens that it adds to make them equal it would pool without having them, and abort.
+        n_batch = n_batch.checked_next_multiple_of(options.n_seq_max.max(1)).unwrap_or(n_batch);
+    }
     ContextParams {
         kv_cells: options.kv_cells.max(options.n_ctx),
-        n_batch: options.n_batch.max(options.n_seq_max),
+        n_batch,
         // An encoder sees a text as a whole: it must fit into one computation.
-        n_ubatch: if embeddings { options.n_batch } else { options.n_ubatch },
+        n_ubatch: if embeddings { n_batch } else { options.n_ubatch },
         n_seq_max: options.n_seq_max,
         type_k: options.type_k,
         type_v: options.type_v,
