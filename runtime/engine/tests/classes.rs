@@ -1,6 +1,8 @@
 //! The planner against llama.cpp's own account for every architecture of the zoo, in two sizes: weights, KV and state,
 //! compute and outputs, over contexts, sequences, batches, KV types and FlashAttention.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue should say where")]
+
 use std::collections::BTreeMap;
 
 use locara_engine::{

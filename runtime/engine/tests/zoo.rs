@@ -1,12 +1,10 @@
-//! Every architecture class in llama.cpp itself: loads, answers, continues a conversation, and is planned for.
+//! Every architecture class in llama.cpp itself: loads, answers and continues a conversation.
 
 use locara_engine::{
     Engine, EngineError, Prompt, Request, Sampling,
-    llama::{LlamaEngine, LoadOptions, dry_run},
-    shape::model_shape,
+    llama::{LlamaEngine, LoadOptions},
 };
-use locara_gguf::Gguf;
-use locara_policy::{Device, Kind, KvType, PlanRequest, plan};
+use locara_policy::KvType;
 use locara_zoo::{catalogue, write};
 
 fn options() -> LoadOptions {
@@ -73,38 +71,4 @@ async fn every_class_answers_and_a_second_turn_equals_a_fresh_one() {
         }
     }
     assert!(embedders > 0, "the zoo has encoders");
-}
-
-#[test]
-fn every_class_is_planned_and_what_is_called_exact_is() {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in tiny() {
-        let path = folder.path().join("model.gguf");
-        write(&entry.spec, &path).unwrap();
-        let shape = model_shape(&Gguf::open(&path).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-        let options = options();
-        let request = PlanRequest {
-            n_ctx: options.n_ctx,
-            n_seq_max: options.n_seq_max,
-            n_outputs_max: options.n_seq_max,
-            n_batch: options.n_batch,
-            n_ubatch: options.n_ubatch,
-            type_k: options.type_k,
-            type_v: options.type_v,
-            flash_attention: options.flash_attention,
-            ..PlanRequest::new(Device::Cpu)
-        };
-        let planned = plan(&shape, &request).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-        let allocated = dry_run(&path, options).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
-        for (kind, bytes) in [
-            (Kind::WeightsMapped, allocated.weights_mapped),
-            (Kind::Kv, allocated.kv),
-            (Kind::Compute, allocated.compute),
-        ] {
-            let items: Vec<_> = planned.items.iter().filter(|item| item.kind == kind).collect();
-            if !items.is_empty() && items.iter().all(|item| item.exact) {
-                assert_eq!(planned.of_kind(kind).get(), bytes, "{}: {kind:?}", entry.name);
-            }
-        }
-    }
 }

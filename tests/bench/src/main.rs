@@ -88,7 +88,13 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
     };
     let mut sections = vec![speed.section()];
     sections.extend(guest.sections());
-    sections.extend([instances.section(), memory.section(), planner.section(), prediction.section(), quality.section()]);
+    sections.extend([
+        instances.section(),
+        memory.section(),
+        planner.section(),
+        prediction.section(),
+        quality.section(),
+    ]);
     Ok((sections, figures))
 }
 

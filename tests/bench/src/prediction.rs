@@ -102,16 +102,11 @@ impl Prediction {
 
     pub(crate) fn section(&self) -> Section {
         let row = |what: String, summary: ErrorSummary| {
-            vec![
-                what,
-                summary.count.to_string(),
-                percent(summary.median),
-                percent(summary.p95),
-                percent(summary.worst),
-            ]
+            vec![what, summary.count.to_string(), percent(summary.median), percent(summary.p95), percent(summary.worst)]
         };
         let zoo = self.zoo.iter().map(|(kind, summary)| row(format!("zoo: {kind}"), summary));
-        let resident = self.resident.iter().map(|(what, summary)| row(format!("large model, resident: {what}"), *summary));
+        let resident =
+            self.resident.iter().map(|(what, summary)| row(format!("large model, resident: {what}"), *summary));
         Section {
             title: "Prediction error".to_owned(),
             about: format!(

@@ -14,6 +14,7 @@
 mod arena;
 pub(crate) mod attention;
 pub(crate) mod feed_forward;
+mod gemma;
 pub(crate) mod inputs;
 pub(crate) mod models;
 pub(crate) mod recurrent;
