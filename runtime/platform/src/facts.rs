@@ -46,8 +46,9 @@ pub struct GpuFacts {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryNow {
     /// What can be taken before the system begins to swap or to warn. Linux: `MemAvailable`, and no more than the control
-    /// group leaves. macOS: pages that are not wired, less those that the compressor occupies (the kernel's own rule for
-    /// its first warning).
+    /// group leaves. macOS: free pages and pages of files, and a third of what else is left until the compressor occupies as
+    /// much as all that is neither wired nor compressed (the kernel's own rule for its first warning): one byte that is wired
+    /// then compresses two.
     pub available_bytes: u64,
     /// What can be taken before the system calls its state critical. macOS: the same rule for the next level, for memory
     /// that is wired. Linux: there is no such level.

@@ -51,8 +51,9 @@ impl Platform for MacOs {
             .saturating_add(pages(statistics.inactive_count))
             .saturating_add(pages(statistics.free_count));
         let compressed = pages(statistics.compressor_page_count);
+        let clean = pages(statistics.free_count).saturating_add(pages(statistics.external_page_count)).min(loose);
         Ok(MemoryNow {
-            available_bytes: loose.saturating_sub(compressed),
+            available_bytes: available_bytes(loose, compressed, clean),
             critical_available_bytes: Some(critical_available_bytes(loose, compressed)),
             free_bytes: pages(statistics.free_count),
             swap_total_bytes: swap.xsu_total,
@@ -139,6 +140,16 @@ impl Platform for MacOs {
         let call = format!("pthread_set_qos_class_self_np({qos:?})");
         Err(PlatformError::Call { call, source: std::io::Error::from_raw_os_error(error) })
     }
+}
+
+/// What can be wired before the kernel warns. With `loose` N and `compressed` C it warns at C > N. While free pages and pages of
+/// files are left, `clean`, wiring w takes it from N alone. After that room has to be made: at 2 to 1 two anonymous pages are
+/// compressed for one that comes free, so N loses two and C gains one, and the headroom N − C shrinks three times as fast. Without
+/// this a Mac whose memory is full of other programs' anonymous pages looks almost empty.
+fn available_bytes(loose: u64, compressed: u64, clean: u64) -> u64 {
+    let headroom = loose.saturating_sub(compressed);
+    let clean = clean.min(headroom);
+    clean.saturating_add((headroom - clean) / 3)
 }
 
 /// What can be wired before the kernel calls its state critical. With `loose` N and `compressed` C its rule is N < 12/35 (N + C):
