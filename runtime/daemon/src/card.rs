@@ -1,6 +1,7 @@
 //! The card at the end of a run: what it cost, and what the app was allowed to do.
 
 use locara_apps::RunReport;
+use locara_engine::Engine;
 use locara_platform::Platform;
 use locara_policy::Kind;
 use serde::Serialize;

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Say how much memory a model takes and whether it fits
     Plan(PlanArgs),
+    /// Show what running hosts hold, for whom, and why they decided what they decided
+    Memory(MemoryArgs),
     /// Show the machine, the engine and the defaults derived from them
     Doctor,
     /// Show versions of the host, the engine and the app interface
@@ -73,6 +75,13 @@ pub(crate) struct RunArgs {
     /// Arguments for the app
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MemoryArgs {
+    /// Show it again every second until interrupted
+    #[arg(long, short)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]

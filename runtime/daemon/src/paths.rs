@@ -48,6 +48,21 @@ impl Paths {
         self.data.join("models")
     }
 
+    /// Sockets of running hosts.
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.data.join("hosts")
+    }
+
+    /// States of sessions that gave their memory back; worthless once their host has ended.
+    pub(crate) fn spill(&self) -> PathBuf {
+        self.cache.join("sessions")
+    }
+
+    /// What was learned about predictions.
+    pub(crate) fn corrections(&self) -> PathBuf {
+        self.data.join("corrections.json")
+    }
+
     /// Compiled components: may be deleted at any time.
     pub(crate) fn compiled(&self) -> PathBuf {
         self.cache.join("compiled")

@@ -26,6 +26,12 @@ pub(crate) fn failure(failure: &Failure) {
     anstream::eprint!("{text}");
 }
 
+/// Something that the person should know, to standard error.
+pub(crate) fn note(text: &str) {
+    use owo_colors::OwoColorize;
+    anstream::eprintln!("{} {text}", "note:".yellow());
+}
+
 /// A size in the unit that people compare: GB and MB of 10⁹ and 10⁶ bytes, kB below.
 pub(crate) fn size(bytes: u64) -> String {
     Bytes(bytes).to_string()
@@ -69,6 +75,13 @@ pub(crate) fn heading(text: &str) {
 pub(crate) fn dim(text: &str) -> String {
     use owo_colors::OwoColorize;
     text.dimmed().to_string()
+}
+
+/// A table, without the padding that it puts at both ends of its lines.
+pub(crate) fn table(table: &comfy_table::Table) {
+    for line in table.lines() {
+        say!("{}", line.strip_prefix(' ').unwrap_or(&line).trim_end());
+    }
 }
 
 /// JSON on standard output.

@@ -2,7 +2,10 @@
 
 use locara_engine::llama;
 use locara_platform::Platform;
-use locara_policy::defaults::{Setting, defaults};
+use locara_policy::{
+    defaults::{Setting, defaults},
+    governor::{Config, Level},
+};
 use serde_json::json;
 
 use crate::{exit::Exit, failure::Failure, host, installed, paths::Paths, print};
@@ -68,11 +71,26 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
     setting("FlashAttention", &derived.flash_attention);
     setting("batch", &derived.n_batch);
     setting("outputs", &derived.n_outputs_max);
+    setting("prompt cache", &derived.prompt_cache);
     setting("threads", &derived.n_threads);
     setting("idle unload, s", &derived.idle_unload_seconds);
     setting("chat models", &derived.resident_chat_models);
     setting("speculative", &derived.speculative);
     setting("suited model", &derived.suggested_model);
+    let governor = Config::new(&machine, &derived);
+    print::heading("\nMemory pressure");
+    print::row("listens to", watch(&platform));
+    for (level, below) in [
+        (Level::Elevated, governor.elevated_below),
+        (Level::Tight, governor.tight_below),
+        (Level::Critical, governor.critical_below),
+    ] {
+        let parts = machine.ram.get().checked_div(below.get()).unwrap_or(0);
+        print::row(
+            &level.to_string(),
+            format!("below {below} available  {}", print::dim(&format!("(one part in {parts} of {})", machine.ram))),
+        );
+    }
     print::heading("\nState");
     print::row("folder", paths.data().display());
     print::row("installed apps", apps.len());
@@ -84,6 +102,11 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// What tells the host that memory is short.
+fn watch(platform: &impl Platform) -> String {
+    platform.watch_pressure().map_or_else(|error| error.to_string(), |watch| watch.describe())
 }
 
 fn setting<T: std::fmt::Display>(name: &str, setting: &Setting<T>) {

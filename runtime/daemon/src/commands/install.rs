@@ -10,7 +10,8 @@ use crate::{
     commands::grants::parse,
     exit::Exit,
     failure::{Failure, io},
-    host, installed,
+    host::{self, Host, HostAsk},
+    installed,
     paths::Paths,
     print,
 };
@@ -23,7 +24,8 @@ pub(super) fn run(args: &InstallArgs, as_json: bool) -> Result<Exit, Failure> {
     };
     let runtime = host::runtime()?;
     runtime.block_on(async {
-        let apps = host::app_host(&paths, host::Host::new(&paths, None)?)?;
+        let ask = HostAsk { chosen: None, keep_loaded: false, command: "locara install".to_owned() };
+        let apps = host::app_host(&paths, &Host::start(&paths, ask)?)?;
         apps.install(component.clone(), &manifest).await.map_err(host::not_prepared)
     })?;
     installed::save(&paths, &manifest, &component, &grants)?;

@@ -5,6 +5,7 @@ mod doctor;
 mod grants;
 mod install;
 mod list;
+mod memory;
 mod pack;
 mod plan;
 mod probe;
@@ -26,6 +27,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::List => list::run(json),
         Command::Grants(args) => grants::run(&args, json),
         Command::Check { path } => check::run(&path, json),
+        Command::Memory(args) => memory::run(&args, json),
         Command::Pack(args) => pack::run(&args, json),
         Command::Plan(args) => plan::run(&args, json),
         Command::Doctor => doctor::run(json),

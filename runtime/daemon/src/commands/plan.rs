@@ -140,7 +140,7 @@ fn show(name: &str, shape: &ModelShape, results: &[Row<'_>], args: &PlanArgs) {
         if let Some(column) = table.column_mut(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        rows(&table);
+        print::table(&table);
         print::say!("\n{verdict}");
         if !args.machine.is_empty() {
             print::say!("{}", print::dim(&format!("({})", machine.description)));
@@ -153,12 +153,5 @@ fn show(name: &str, shape: &ModelShape, results: &[Row<'_>], args: &PlanArgs) {
     for (machine, _, _, planned, verdict) in results {
         table.add_row([&machine.name, &planned.n_ctx.to_string(), &planned.total.to_string(), &verdict.to_string()]);
     }
-    rows(&table);
-}
-
-/// Without the padding that the table puts at both ends of its lines.
-fn rows(table: &Table) {
-    for line in table.lines() {
-        print::say!("{}", line.strip_prefix(' ').unwrap_or(&line).trim_end());
-    }
+    print::table(&table);
 }

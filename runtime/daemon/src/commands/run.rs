@@ -3,9 +3,11 @@
 use std::{
     io::{IsTerminal, Write},
     path::Path,
+    sync::Arc,
 };
 
-use locara_apps::{BudgetState, Input, Invocation, Lease, RunError, RunFailure, RunReport};
+use locara_apps::{Input, Invocation, RunError, RunFailure, RunReport};
+use locara_policy::governor::Class;
 use serde_json::json;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
     cli::RunArgs,
     exit::Exit,
     failure::{Failure, io},
-    host::{self, Host},
+    host::{self, Host, HostAsk, Loaded, Terms},
     installed::{self, InstalledApp},
     paths::Paths,
     print,
@@ -30,15 +32,26 @@ pub(super) fn run(args: RunArgs, as_json: bool) -> Result<Exit, Failure> {
     let runtime = host::runtime()?;
     let exit = runtime.block_on(async {
         let swap = Swap::now();
-        let host = Host::new(&paths, args.model.model.clone())?;
-        let apps = host::app_host(&paths, host.clone())?;
+        let ask = HostAsk {
+            chosen: args.model.model.clone(),
+            keep_loaded: app.manifest.models.iter().any(|model| model.keep_loaded.is_some()),
+            command: format!("locara run {}", args.app),
+        };
+        let host = Host::start(&paths, ask)?;
+        let apps = host::app_host(&paths, &host)?;
         let prepared = apps.prepare(component, &app.manifest, &app.grants).await.map_err(host::not_prepared)?;
-        // The lease of a calm machine: everything that the owner granted.
-        let (_lease, end) = Lease::new(BudgetState::calm(app.grants.within(&app.manifest).memory_bytes()));
-        let invocation =
-            Invocation { arguments: args.arguments.clone(), input: input(args.input.as_deref())?, lease: end };
+        let (mut tenancy, lease) = host.tenants().admit(&terms(&app)).map_err(|refusal| {
+            Failure::new(Exit::NoFit, format!("{} cannot start", app.manifest.title())).help(refusal.to_string())
+        })?;
+        let invocation = Invocation { arguments: args.arguments.clone(), input: input(args.input.as_deref())?, lease };
         let handle = apps.run(&prepared, invocation);
+        let of_host = Arc::downgrade(&host);
+        tenancy.began(handle.control(), move || {
+            let loaded = of_host.upgrade().map(|host| host.loaded()).unwrap_or_default();
+            loaded.first().map_or(0, Loaded::kv_per_cell)
+        });
         let (outcome, output) = relay(handle, as_json).await?;
+        drop(tenancy);
         let (report, failure) = match outcome {
             Ok(report) => (report, None),
             Err(RunFailure { error, report }) => (report, Some(error)),
@@ -60,6 +73,20 @@ pub(super) fn run(args: RunArgs, as_json: bool) -> Result<Exit, Failure> {
     // Blocking reads of standard input cannot be cancelled; do not wait for them.
     runtime.shutdown_background();
     exit
+}
+
+/// What the app is promised: what its manifest declares, as far as the owner granted it.
+fn terms(app: &InstalledApp) -> Terms {
+    let ceiling = app.grants.within(&app.manifest).memory_bytes();
+    Terms {
+        app: app.manifest.id.as_str().to_owned(),
+        floor: app.manifest.requires.floor_bytes().min(ceiling),
+        ceiling,
+        class: match app.manifest.class {
+            locara_manifest::Class::Interactive => Class::Interactive,
+            locara_manifest::Class::Batch => Class::Background,
+        },
+    }
 }
 
 fn input(file: Option<&Path>) -> Result<Input, Failure> {

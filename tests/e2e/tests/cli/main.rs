@@ -7,6 +7,7 @@ mod crash;
 mod grants;
 mod hostile;
 mod install;
+mod memory;
 mod model;
 mod plan;
 mod run;

@@ -1,6 +1,6 @@
 //! Messages of the WIT ↔ messages of the engine. Pure; what a guest sends is checked here, nothing is trusted.
 
-use locara_engine::api;
+use locara_engine::{Class, api};
 
 use crate::bindings::inference as wit;
 use crate::bindings::types::{Busy, Error, Extension, Overflow};
@@ -230,9 +230,9 @@ pub(super) fn model_error(error: ModelError) -> Error {
 }
 
 /// How urgent the requests of an app are.
-pub(super) fn class(class: locara_manifest::Class) -> api::Class {
+pub(super) fn class(class: locara_manifest::Class) -> Class {
     match class {
-        locara_manifest::Class::Interactive => api::Class::Interactive,
-        locara_manifest::Class::Batch => api::Class::Background,
+        locara_manifest::Class::Interactive => Class::Interactive,
+        locara_manifest::Class::Batch => Class::Background,
     }
 }

@@ -1,0 +1,232 @@
+//! From a role to a resident model: find, vet, plan, ask the governor, load, report. In this order, so that nothing is mapped
+//! that was not promised.
+
+use std::{path::Path, sync::Arc, time::Duration, time::Instant};
+
+use locara_apps::ModelError;
+use locara_engine::{
+    Engine, EngineMemory,
+    llama::{CacheOptions, LlamaEngine, LoadOptions, build_info, probe_in_child},
+    shape::model_shape,
+};
+use locara_gguf::Gguf;
+use locara_models::{ModelFile, ModelStore, StoreError};
+use locara_platform::Platform;
+use locara_policy::{
+    Bytes, Kind, Plan,
+    defaults::{Defaults, defaults},
+    governor::{Class, Event, LoadRequest, ModelUse, Need, Recovery, Refusal},
+    ledger::{AppId, ModelDigest},
+    plan::plan,
+};
+
+use super::{Host, governed::Granted, learned, tenure::Tenure};
+use crate::failure::one_line;
+
+/// A child that opens an unknown model may take this long: a large file on a slow disk.
+const PROBE_LIMIT: Duration = Duration::from_secs(120);
+/// Requests that may wait for one model.
+const QUEUE_MAX: u32 = 64;
+/// For the first estimate of a reload: what a laptop's disk reads in a millisecond, bytes. Measured loads replace it.
+const DISK_BYTES_PER_MS: u64 = 1_000_000;
+/// What a load takes beside reading the file, ms.
+const LOAD_BASE_MS: u64 = 100;
+
+/// A model that runs, and what was promised and measured for it. Clones are the same model.
+#[derive(Debug, Clone)]
+pub(crate) struct Loaded {
+    /// The engine, as long as it lasts.
+    pub(crate) engine: Arc<Tenure>,
+    /// What the planner had said.
+    pub(crate) plan: Arc<Plan>,
+    /// The file.
+    pub(crate) file: Arc<ModelFile>,
+    /// From the request to the first token it could make, ms.
+    pub(crate) load_ms: f64,
+    /// Cells of the pool that it was loaded with.
+    pub(crate) kv_cells: u32,
+    /// Threads that it was loaded with.
+    pub(crate) n_threads: u32,
+}
+
+impl Loaded {
+    /// KV bytes of one cell.
+    pub(crate) fn kv_per_cell(&self) -> u64 {
+        self.plan.of_kind(Kind::Kv).get() / u64::from(self.kv_cells.max(1))
+    }
+}
+
+/// A model that was found and planned.
+struct Found {
+    file: ModelFile,
+    derived: Defaults,
+    plan: Plan,
+}
+
+/// How the engine is to load a model, from the derived defaults.
+pub(crate) fn load_options(derived: &Defaults) -> LoadOptions {
+    let request = derived.request();
+    LoadOptions {
+        n_ctx: request.n_ctx,
+        kv_cells: request.n_ctx,
+        n_seq_max: request.n_seq_max,
+        n_batch: request.n_batch,
+        n_ubatch: request.n_ubatch,
+        type_k: request.type_k,
+        type_v: request.type_v,
+        flash_attention: request.flash_attention,
+        n_threads: derived.n_threads.value,
+        n_gpu_layers: -1,
+        repack: false,
+        queue_max: QUEUE_MAX,
+    }
+}
+
+/// What a plan holds, by kind, with the engine's own figures where it gives them.
+pub(crate) fn holds(plan: &Plan, memory: &EngineMemory) -> Vec<(Kind, Bytes)> {
+    let mapped = if plan.of_kind(Kind::WeightsWired).is_zero() { Kind::WeightsMapped } else { Kind::WeightsWired };
+    let mut holds = vec![
+        (mapped, Bytes(memory.weights_mapped)),
+        (Kind::WeightsCopied, Bytes(memory.weights_resident)),
+        (Kind::Kv, Bytes(memory.kv)),
+        (Kind::Compute, Bytes(memory.compute)),
+        (Kind::Output, Bytes(memory.output)),
+    ];
+    // The engine does not report these; what was promised for them is theirs.
+    holds.extend([Kind::PrefixCache, Kind::Tables].map(|kind| (kind, plan.of_kind(kind))));
+    holds.retain(|(_, bytes)| !bytes.is_zero());
+    holds
+}
+
+pub(crate) fn find(store: &ModelStore, chosen: Option<&Path>) -> Result<ModelFile, StoreError> {
+    match chosen {
+        Some(path) => store.adopt(path),
+        None => store.embedded(),
+    }
+}
+
+/// Loads the model for whoever asked first; the others share it.
+pub(crate) async fn load(host: Arc<Host>, app: String, class: Class) -> Result<Loaded, ModelError> {
+    let started = Instant::now();
+    let of_host = host.clone();
+    let found = blocking(move || found(&of_host)).await?;
+    let digest = ModelDigest(found.file.digest.clone());
+    let request = |ticket| {
+        Event::Load(LoadRequest {
+            ticket,
+            model: digest.clone(),
+            name: found.file.name.clone(),
+            used_as: ModelUse::Chat,
+            need: host.learned().need(&digest.0, &found.plan),
+            reload_ms: u32::try_from(LOAD_BASE_MS + found.plan.weights().get() / DISK_BYTES_PER_MS).unwrap_or(u32::MAX),
+            keep_loaded: host.keeps_loaded(),
+            app: (!app.is_empty()).then(|| AppId(app.clone())),
+            class,
+        })
+    };
+    match host.governed().ask(request).await {
+        Ok(Granted::Reserved) => {}
+        // Loads are shared before they get here, so this one lost a race with an unload.
+        Ok(Granted::Shared) => return Err(ModelError::Busy { retry_after_ms: 1000, waiting: 1 }),
+        Err(refusal) => return Err(over_budget(&refusal)),
+    }
+    let mut failed = FailedOnDrop { host: &host, model: Some(digest.clone()) };
+    let Found { file, derived, plan } = found;
+    let options = load_options(&derived);
+    let cache = CacheOptions { prompt_cache_bytes: derived.prompt_cache.value.get(), spill: Some(host.spill()) };
+    let (kv_cells, n_threads) = (options.kv_cells, options.n_threads);
+    let (path, of_file) = (file.path.clone(), file.digest.clone());
+    let resident = || {
+        let process = locara_platform::host().process().unwrap_or_default();
+        (Bytes(process.rss_file_bytes), Bytes(process.rss_anon_bytes))
+    };
+    let before = resident();
+    let engine = blocking(move || {
+        LlamaEngine::load_with_cache(&path, &of_file, options, &cache, |_| true).map_err(|error| unavailable(&error))
+    })
+    .await?;
+    failed.model = None;
+    let memory = engine.memory();
+    // Loads come one at a time, so what grew meanwhile is this one's but for what guests took.
+    host.learned().observe(&file.digest, &plan, &memory, learned::grown(before, resident()));
+    let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    let loaded = Loaded {
+        engine: Arc::new(Tenure::new(engine)),
+        plan: Arc::new(plan),
+        file: Arc::new(file),
+        load_ms,
+        kv_cells,
+        n_threads,
+    };
+    host.add_resident(digest.clone(), loaded.clone());
+    host.governed().tell(Event::Loaded {
+        model: digest,
+        holds: holds(&loaded.plan, &memory),
+        took_ms: load_ms.min(f64::from(u32::MAX)) as u32,
+    });
+    host.look();
+    Ok(loaded)
+}
+
+/// A load that ends early, by an error or because nobody waits for it any more, gives its bytes back.
+struct FailedOnDrop<'a> {
+    host: &'a Host,
+    model: Option<ModelDigest>,
+}
+
+impl Drop for FailedOnDrop<'_> {
+    fn drop(&mut self) {
+        if let Some(model) = self.model.take() {
+            self.host.governed().tell(Event::LoadFailed { model });
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ModelError> + Send + 'static,
+) -> Result<T, ModelError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(ModelError::Unavailable(format!("loading ended unexpectedly: {error}"))))
+}
+
+fn found(host: &Host) -> Result<Found, ModelError> {
+    let store = host.store();
+    let file = find(store, host.chosen()).map_err(|error| unavailable(&error))?;
+    let gguf = Gguf::open(&file.path).map_err(|error| unavailable(&error))?;
+    let shape = model_shape(&gguf).map_err(|error| unavailable(&error))?;
+    let build = build_info();
+    if !store.is_vetted(&file.digest, &build) {
+        let program = std::env::current_exe().map_err(|error| unavailable(&error))?;
+        probe_in_child(program.as_os_str(), &["probe"], &file.path, PROBE_LIMIT)
+            .map_err(|error| unavailable(&error))?;
+        store.vet(&file.digest, &build);
+    }
+    let derived = defaults(host.machine(), Some(&shape));
+    let plan = plan(&shape, &derived.request()).map_err(|error| unavailable(&error))?;
+    Ok(Found { file, derived, plan })
+}
+
+fn unavailable(error: &(dyn std::error::Error + 'static)) -> ModelError {
+    ModelError::Unavailable(one_line(error))
+}
+
+fn over_budget(refusal: &Refusal) -> ModelError {
+    match refusal.recovery {
+        Recovery::Retry { after_ms } if refusal.short_by().is_zero() => {
+            ModelError::Busy { retry_after_ms: after_ms, waiting: 1 }
+        }
+        Recovery::Retry { .. } | Recovery::Free { .. } | Recovery::Smaller { .. } => ModelError::OverBudget {
+            needed: refusal.needs.get(),
+            available: refusal.room.get(),
+            reason: refusal.to_string(),
+        },
+    }
+}
+
+/// What a plan asks of the governor.
+pub(crate) fn need(plan: &Plan) -> Need {
+    let parts: Vec<(Kind, Bytes)> =
+        Kind::ALL.into_iter().map(|kind| (kind, plan.of_kind(kind))).filter(|(_, bytes)| !bytes.is_zero()).collect();
+    Need { transient: plan.peak.saturating_sub(plan.total), gpu: plan.gpu_working_set(), parts }
+}

@@ -1,0 +1,415 @@
+//! The assembly: machine, governor, model store, engines and apps, put together for one process.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `governed` | events into the governor, actions out of it, tickets answered |
+//! | `senses` | what the governor is told about the machine |
+//! | `hands` | what the governor asks for |
+//! | `load` | from a role to a resident model |
+//! | `learned` | what loads have taught about predictions |
+//! | `tenure` | an engine that can be taken away |
+//! | `tenants` | runs of apps and their leases |
+//! | `account` | guest memory |
+//! | `status` | what the host shows of itself |
+
+mod account;
+mod governed;
+mod hands;
+pub(crate) mod learned;
+mod load;
+mod senses;
+pub(crate) mod status;
+mod tenants;
+mod tenure;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
+use locara_apps::{AppHost, HostOptions, ModelError, Models, PrepareError};
+use locara_engine::{Engine, EngineStats, SharedEngine, llama::SpillOptions, shape::model_shape};
+use locara_gguf::Gguf;
+use locara_models::{ModelStore, StoreError};
+use locara_platform::{MachineFacts, Platform, PlatformError};
+use locara_policy::{
+    Bytes,
+    defaults::defaults,
+    governor::{Activity, Class, Config, Event, Level},
+    ledger::ModelDigest,
+    machine::Machine,
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+
+use self::{
+    account::GuestAccount,
+    governed::{Governed, Granted},
+    learned::Learned,
+    senses::Senses,
+    status::{Report, Status},
+    tenants::Tenants,
+};
+pub(crate) use self::{
+    load::{Loaded, load_options},
+    senses::translated,
+    tenants::Terms,
+};
+use crate::{
+    exit::Exit,
+    failure::{Failure, io},
+    paths::Paths,
+};
+
+/// A pool of cells is not made smaller than this: one small request runs at once.
+const LEAST_CELLS: u32 = 512;
+/// After a refusal, more cells are asked for again after this.
+const GROW_AGAIN: Duration = Duration::from_secs(1);
+/// Sessions of one model may take so much of the disk.
+const SPILL_MOST: u64 = 8 << 30;
+
+/// Facts of this machine.
+pub(crate) fn facts() -> Result<MachineFacts, Failure> {
+    locara_platform::host().machine().map_err(no_answer)
+}
+
+/// This machine as the planner sees it.
+pub(crate) fn machine() -> Result<Machine, Failure> {
+    let facts = facts()?;
+    let ram = Bytes(facts.memory_limit_bytes.map_or(facts.ram_bytes, |limit| limit.min(facts.ram_bytes)));
+    Ok(match &facts.gpu {
+        Some(gpu) => Machine::unified_gpu("this machine", ram, facts.performance_cores, Bytes(gpu.working_set_bytes)),
+        None => Machine::cpu("this machine", ram, facts.performance_cores),
+    })
+}
+
+/// What the OS says can be taken now without swapping.
+pub(crate) fn available_now() -> Option<Bytes> {
+    locara_platform::host().memory().ok().map(|memory| Bytes(memory.available_bytes))
+}
+
+/// The model store of this user.
+pub(crate) fn store(paths: &Paths) -> Result<ModelStore, Failure> {
+    ModelStore::open(paths.models()).map_err(no_model)
+}
+
+/// A model is not to be had.
+pub(crate) fn no_model(error: StoreError) -> Failure {
+    Failure::new(Exit::Failure, "the model is not available").because(error)
+}
+
+/// The OS does not say what it must.
+pub(crate) fn no_answer(error: PlatformError) -> Failure {
+    Failure::new(Exit::Internal, "the system does not say how much memory there is").because(error)
+}
+
+type Load = Shared<BoxFuture<'static, Result<Loaded, ModelError>>>;
+
+/// Everything that is the host's: one per process.
+pub(crate) struct Host {
+    machine: Machine,
+    store: ModelStore,
+    chosen: Option<PathBuf>,
+    spill: PathBuf,
+    command: String,
+    governed: Arc<Governed>,
+    tenants: Arc<Tenants>,
+    /// What the app that runs asks to be kept.
+    keep_loaded: bool,
+    acts: bool,
+    /// Loads by model, finished ones too: whoever asks for the same model shares one load.
+    loads: Mutex<HashMap<PathBuf, Load>>,
+    residents: Mutex<HashMap<ModelDigest, Loaded>>,
+    learned: Learned,
+    /// The planned context, read from the file once.
+    context: OnceLock<Option<u32>>,
+    senses: OnceLock<Senses>,
+    status: OnceLock<Status>,
+    /// Why the last load failed, with paths: for the person, never for an app.
+    failure: Mutex<Option<String>>,
+}
+
+/// What a host is started with.
+pub(crate) struct HostAsk {
+    /// A model file that all roles resolve to; the embedded model if absent.
+    pub(crate) chosen: Option<PathBuf>,
+    /// An app asks to keep its model loaded.
+    pub(crate) keep_loaded: bool,
+    /// What it is started for, for `locara memory`.
+    pub(crate) command: String,
+}
+
+impl Host {
+    /// Starts a host. Must be called inside a tokio runtime.
+    pub(crate) fn start(paths: &Paths, ask: HostAsk) -> Result<Arc<Self>, Failure> {
+        let machine = machine()?;
+        let config = Config::new(&machine, &defaults(&machine, None));
+        let log = std::env::var_os("LOCARA_GOVERNOR_LOG").map(PathBuf::from);
+        let (governed, actions) =
+            Governed::new(config, log.as_deref()).map_err(|error| io("write the governor's log", error))?;
+        let governed = Arc::new(governed);
+        // Only to measure what would happen without it (`make pressure`).
+        let acts = std::env::var_os("LOCARA_UNGOVERNED").is_none();
+        let host = Arc::new(Self {
+            machine,
+            store: store(paths)?,
+            chosen: ask.chosen,
+            spill: paths.spill(),
+            command: ask.command,
+            tenants: Tenants::new(governed.clone()),
+            governed,
+            keep_loaded: ask.keep_loaded,
+            acts,
+            loads: Mutex::default(),
+            residents: Mutex::default(),
+            learned: Learned::open(paths.corrections()),
+            context: OnceLock::new(),
+            senses: OnceLock::new(),
+            status: OnceLock::new(),
+            failure: Mutex::default(),
+        });
+        if acts {
+            let platform: Arc<dyn Platform> = Arc::new(locara_platform::host());
+            let _ = host.senses.set(Senses::start(platform, &host.governed, paths.data().to_owned()));
+            tokio::spawn(hands::work(Arc::downgrade(&host), actions));
+        }
+        match Status::serve(&paths.hosts(), Arc::downgrade(&host)) {
+            Ok(status) => _ = host.status.set(status),
+            // A host that cannot be looked at is a host all the same.
+            Err(error) => tracing::warn!(%error, "`locara memory` will not see this host"),
+        }
+        Ok(host)
+    }
+
+    pub(crate) fn governed(&self) -> &Governed {
+        &self.governed
+    }
+    pub(crate) fn tenants(&self) -> &Arc<Tenants> {
+        &self.tenants
+    }
+    fn machine(&self) -> &Machine {
+        &self.machine
+    }
+    fn store(&self) -> &ModelStore {
+        &self.store
+    }
+    fn chosen(&self) -> Option<&Path> {
+        self.chosen.as_deref()
+    }
+    fn keeps_loaded(&self) -> bool {
+        self.keep_loaded
+    }
+    fn spill(&self) -> SpillOptions {
+        SpillOptions { dir: self.spill.clone(), max_bytes: SPILL_MOST }
+    }
+    fn learned(&self) -> &Learned {
+        &self.learned
+    }
+
+    /// Takes a reading now.
+    pub(crate) fn look(&self) {
+        if let Some(senses) = self.senses.get() {
+            senses.look();
+        }
+    }
+
+    /// What `locara memory` shows.
+    fn report(&self) -> Report {
+        Report {
+            pid: std::process::id(),
+            command: self.command.clone(),
+            memory: self.governed.snapshot(),
+            prediction_error: self.learned.error(),
+            governed: self.acts,
+        }
+    }
+
+    /// The models that run now.
+    pub(crate) fn loaded(&self) -> Vec<Loaded> {
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn resident(&self, model: &ModelDigest) -> Option<Loaded> {
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+    }
+
+    /// Takes a model away: whoever asks for it from now on causes a load of its own.
+    fn take_resident(&self, model: &ModelDigest) -> Option<Loaded> {
+        let loaded = self.residents.lock().unwrap_or_else(PoisonError::into_inner).remove(model)?;
+        let same = |load: &Load| {
+            load.peek().is_some_and(|result| result.as_ref().is_ok_and(|other| other.file.digest == model.0))
+        };
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, load| !same(load));
+        Some(loaded)
+    }
+
+    fn add_resident(self: &Arc<Self>, model: ModelDigest, loaded: Loaded) {
+        tokio::spawn(follow(Arc::downgrade(self), model.clone(), loaded.clone()));
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner).insert(model, loaded);
+    }
+
+    /// Why the last load failed, if it did.
+    pub(crate) fn load_failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The load that runs or ran for the model, started if there is none. A failed one is started again.
+    fn load(self: &Arc<Self>, app: &str) -> Load {
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = self.chosen.clone().unwrap_or_default();
+        if let Some(load) = loads.get(&key)
+            && !matches!(load.peek(), Some(Err(_)))
+        {
+            return load.clone();
+        }
+        let (host, app) = (self.clone(), app.to_owned());
+        // Spawned, so that a caller who gives up does not stop the load for the others.
+        let task = tokio::spawn(async move {
+            let loaded = load::load(host.clone(), app, Class::Interactive).await;
+            if let Err(ModelError::Unavailable(detail)) = loaded {
+                tracing::error!(%detail, "a model does not load");
+                *host.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail);
+                return Err(ModelError::Unavailable("the model of this role does not load".to_owned()));
+            }
+            loaded
+        });
+        let load = async move {
+            task.await
+                .unwrap_or_else(|error| Err(ModelError::Unavailable(format!("loading ended unexpectedly: {error}"))))
+        }
+        .boxed()
+        .shared();
+        loads.insert(key, load.clone());
+        load
+    }
+}
+
+/// Tells the governor what a model does, and asks for cells that its requests lack, until its engine is gone.
+async fn follow(host: Weak<Host>, model: ModelDigest, loaded: Loaded) {
+    let mut stats = loaded.engine.watch();
+    let mut growing: Option<JoinHandle<()>> = None;
+    loop {
+        let now = stats.borrow_and_update().clone();
+        let Some(host) = host.upgrade() else { return };
+        host.governed.tell(Event::Active { model: model.clone(), activity: activity(&loaded, &now) });
+        if now.cells_wanted > 0 && growing.is_none() {
+            growing = Some(tokio::spawn(grow(host.clone(), model.clone(), loaded.clone(), now)));
+        }
+        drop(host);
+        let grown = async {
+            match &mut growing {
+                Some(task) => _ = task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = stats.changed() => if changed.is_err() { return },
+            () = grown => growing = None,
+        }
+    }
+}
+
+fn activity(loaded: &Loaded, stats: &EngineStats) -> Activity {
+    let per_cell = loaded.kv_per_cell();
+    let bytes = |cells: u32| Bytes(u64::from(cells).saturating_mul(per_cell));
+    let needed = stats.kv_cells_reserved.max(LEAST_CELLS.min(loaded.kv_cells));
+    Activity {
+        interactive: stats.running.saturating_sub(stats.running_background),
+        background: stats.running_background,
+        waiting: stats.waiting,
+        idle_kv: bytes(stats.kv_cells.saturating_sub(needed)),
+        background_kv: bytes(stats.kv_cells_background),
+        prompt_cache: Bytes(stats.prompt_cache_bytes),
+    }
+}
+
+/// Asks for the cells that were given back: all of them when memory is plenty, else what is wanted.
+async fn grow(host: Arc<Host>, model: ModelDigest, loaded: Loaded, stats: EngineStats) {
+    let wanted = stats.kv_cells.saturating_add(stats.cells_wanted).min(loaded.kv_cells);
+    let cells = if host.governed.level() == Level::Normal { loaded.kv_cells } else { wanted };
+    let kv = Bytes(u64::from(cells).saturating_mul(loaded.kv_per_cell()));
+    match host.governed.ask(|ticket| Event::Grow { ticket, model: model.clone(), kv }).await {
+        Ok(Granted::Reserved | Granted::Shared) => match loaded.engine.resize(cells).await {
+            Ok(Ok(_)) => return tracing::info!(cells, "a pool of KV cells was made larger"),
+            Ok(Err(error)) => tracing::warn!(%error, cells, "a pool of KV cells cannot be made larger"),
+            Err(_) => return,
+        },
+        Err(refusal) => tracing::warn!(%refusal, "a pool of KV cells stays small; its requests wait"),
+    }
+    // Whoever waits in the engine still waits: ask again, but not at once.
+    tokio::time::sleep(GROW_AGAIN).await;
+}
+
+/// The roles of apps: one model is chosen, and every role that an app was granted resolves to it.
+struct Roles(Arc<Host>);
+
+impl Models for Roles {
+    fn engine(&self, app: &str, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
+        let load = self.0.load(app);
+        async move { load.await.map(|loaded| loaded.engine as SharedEngine) }.boxed()
+    }
+
+    fn context_tokens(&self, _role: &str) -> Option<u32> {
+        let Self(host) = self;
+        if let Some(loaded) = host.loaded().first() {
+            return Some(loaded.engine.model().n_ctx);
+        }
+        *host.context.get_or_init(|| {
+            let file = load::find(&host.store, host.chosen()).ok()?;
+            let shape = model_shape(&Gguf::open(&file.path).ok()?).ok()?;
+            Some(defaults(&host.machine, Some(&shape)).n_ctx.value)
+        })
+    }
+}
+
+/// The app host over the models and the ledger of `host`.
+pub(crate) fn app_host(paths: &Paths, host: &Arc<Host>) -> Result<AppHost, Failure> {
+    let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned()).unwrap_or_default();
+    let ledger = Arc::new(GuestAccount::new(host.governed.clone()));
+    let models = Arc::new(Roles(host.clone()));
+    AppHost::new(HostOptions { cache_dir: paths.compiled(), storage_dir: paths.storage(), home, models, ledger })
+        .map_err(|error| Failure::new(Exit::Failure, "the app host does not start").because(error))
+}
+
+/// An app cannot run as it is installed.
+pub(crate) fn not_prepared(error: PrepareError) -> Failure {
+    let exit = if matches!(error, PrepareError::DeniedImport { .. }) { Exit::Denied } else { Exit::Failure };
+    Failure::new(exit, error.to_string())
+}
+
+/// The async runtime of a command.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| io("start the async runtime", error))
+}
+
+/// Listens from this call on; resolves when the person or the system asks the process to stop, with the reason.
+///
+/// Must be called inside the runtime. Not an `async fn`: that would begin to listen only when it is first polled, and a
+/// signal before that would kill the process without a word.
+pub(crate) fn asked_to_stop() -> impl Future<Output = &'static str> {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async fn asked(listening: std::io::Result<Signal>) {
+        match listening {
+            Ok(mut signal) => _ = signal.recv().await,
+            // Without a handler the signal does what it does to any process: it ends it.
+            Err(_) => std::future::pending().await,
+        }
+    }
+    async {
+        tokio::select! {
+            () = asked(interrupt) => "interrupted at the terminal",
+            () = asked(terminate) => "the system asked to stop (SIGTERM)",
+        }
+    }
+}
