@@ -6,7 +6,7 @@ SHELL := /bin/sh
 RUN := . scripts/env.sh &&
 LOCARA := "$$CARGO_TARGET_DIR/release/locara"
 
-.PHONY: demo test check bench setup build apps fuzz generate
+.PHONY: demo test check bench pressure setup build apps fuzz generate
 
 ## Sets up what is missing, builds, and summarises a document that is longer than the model's context
 demo: build apps
@@ -32,6 +32,10 @@ check: setup
 ## Measures and writes tests/bench/RESULTS.md
 bench: build apps
 	@$(RUN) cargo run --release --package locara-bench
+
+## Stages real memory pressure around the real binary; needs root, and is skipped loudly elsewhere
+pressure: build apps
+	@$(RUN) cargo run --release --package locara-pressure
 
 setup:
 	@scripts/setup.sh
