@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use locara_manifest::{Access, Grant, Grants, HostPattern, Limits, Manifest};
+use locara_manifest::{Access, Class, Grant, Grants, HostPattern, Limits, Manifest};
 use url::Url;
 
 use crate::report::Denied;
@@ -23,6 +23,7 @@ pub(crate) struct Folder {
 #[derive(Debug, Clone)]
 pub(crate) struct Allowed {
     pub(crate) app: Arc<str>,
+    pub(crate) class: Class,
     pub(crate) limits: Limits,
     pub(crate) folders: Vec<Folder>,
     pub(crate) storage_quota: Option<u64>,
@@ -46,6 +47,7 @@ impl Allowed {
             manifest.models.iter().filter_map(|model| Some((model.role.as_str().to_owned(), model.max_tokens?)));
         Self {
             app: manifest.id.as_str().into(),
+            class: manifest.class,
             limits,
             folders: folders.collect(),
             storage_quota: manifest.capabilities.storage.filter(|_| granted.storage).map(|ask| ask.quota_bytes()),

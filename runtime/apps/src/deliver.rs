@@ -23,30 +23,27 @@ pub(crate) async fn deliver(
     guest: &events::Guest,
     lease: &LeaseEnd,
 ) -> wasmtime::Result<Infallible> {
+    // Nobody has read from this end: an epoch that began while the instance was being made counts as a change.
     let mut states = lease.state.clone();
-    // The state at the start is what `current` says; events are changes of it.
-    states.mark_unchanged();
+    let mut delivered = lease.began;
     let mut open = FuturesUnordered::new();
-    let mut newest_answered = None;
     let mut over = false;
     loop {
         tokio::select! {
             changed = states.changed(), if !over && open.len() < MAX_OPEN => match changed {
                 Ok(()) => {
                     let newest = states.borrow_and_update().clone();
+                    if std::mem::replace(&mut delivered, newest.epoch) == newest.epoch {
+                        continue;
+                    }
                     open.push(async move { (newest.epoch, guest.call_on_budget(accessor, state(&newest)).await) });
                 }
                 // The host's end is gone: no event can come any more.
                 Err(_) => over = true,
             },
             Some((epoch, answer)) = open.next() => {
-                let answer = answer?;
-                if newest_answered.is_none_or(|newest| epoch >= newest)
-                    && let Some(answered) = answered(epoch, answer)
-                {
-                    newest_answered = Some(epoch);
-                    // The host may have stopped listening.
-                    let _ = lease.answer.send(Some(answered));
+                if let Some(answered) = answered(epoch, answer?) {
+                    lease.answer(answered);
                 }
             }
             else => std::future::pending::<()>().await,

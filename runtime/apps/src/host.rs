@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use locara_manifest::{Grants, Manifest};
+use locara_manifest::{Class, Grants, Manifest};
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, InstancePre};
 
@@ -87,6 +87,12 @@ impl Prepared {
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// Whether a person waits for it, as its manifest says.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.allowed.class
     }
 
     /// Whether it listens to budget events.

@@ -17,6 +17,7 @@ mod allow;
 mod bindings;
 mod cache;
 mod capability;
+mod control;
 mod cpu;
 mod ctx;
 mod deliver;
@@ -33,10 +34,12 @@ mod restart;
 mod run;
 mod sandbox;
 mod ticker;
+mod usage;
 mod verdict;
 
 pub use capability::input::Input;
 pub use capability::progress::Progress;
+pub use control::RunControl;
 pub use error::{CacheError, HostError, MemoryDenial, PrepareError, RunError, RunFailure};
 pub use host::{AppHost, HostOptions, Prepared};
 pub use lease::{AnsweredEpoch, BudgetAnswer, BudgetState, Consequence, Lease, LeaseEnd, Pressure, ReclaimablePool};
@@ -44,7 +47,8 @@ pub use limiter::{CountingLedger, GuestLedger};
 pub use models::{ModelError, Models};
 pub use report::{Denied, LogLevel, LogLine, RunReport, TokenCounts};
 pub use restart::{Restart, RestartPolicy, RestartVerdict};
-pub use run::{Canceller, Invocation, RunHandle};
+pub use run::{Invocation, RunHandle};
+pub use usage::Usage;
 
 /// Version of wasmtime in this build, for `locara version`. wasmtime does not say it; a test compares it with the pin in
 /// the root manifest.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::MemoryDenial;
+use crate::usage::UsageGauge;
 
 /// Bytes of host memory behind one table element.
 const TABLE_ELEMENT_BYTES: u64 = size_of::<usize>() as u64;
@@ -48,6 +49,7 @@ impl GuestLedger for CountingLedger {
 pub(crate) struct GuestMemory {
     app: Arc<str>,
     ledger: Arc<dyn GuestLedger>,
+    usage: UsageGauge,
     cap: u64,
     table_elements: u64,
     used: u64,
@@ -59,8 +61,14 @@ pub(crate) struct GuestMemory {
 
 impl GuestMemory {
     /// `cap` in bytes; `table_elements` for each table.
-    pub(crate) fn new(app: Arc<str>, ledger: Arc<dyn GuestLedger>, cap: u64, table_elements: u64) -> Self {
-        Self { app, ledger, cap, table_elements, used: 0, peak: 0, pending: 0, denial: None }
+    pub(crate) fn new(
+        app: Arc<str>,
+        ledger: Arc<dyn GuestLedger>,
+        usage: UsageGauge,
+        cap: u64,
+        table_elements: u64,
+    ) -> Self {
+        Self { app, ledger, usage, cap, table_elements, used: 0, peak: 0, pending: 0, denial: None }
     }
 
     /// Most bytes that were held at once.
@@ -85,6 +93,7 @@ impl GuestMemory {
             return false;
         }
         self.used = wanted;
+        self.usage.guest(wanted);
         self.peak = self.peak.max(wanted);
         self.pending = bytes;
         self.denial = None;
@@ -94,6 +103,7 @@ impl GuestMemory {
     fn roll_back(&mut self) {
         let bytes = std::mem::take(&mut self.pending);
         self.used -= bytes;
+        self.usage.guest(self.used);
         self.ledger.release(&self.app, bytes);
     }
 }
@@ -101,6 +111,7 @@ impl GuestMemory {
 impl Drop for GuestMemory {
     fn drop(&mut self) {
         self.ledger.release(&self.app, self.used);
+        self.usage.guest(0);
     }
 }
 
@@ -166,7 +177,7 @@ mod tests {
 
     fn memory(ledger: &Arc<CountingLedger>, cap: usize) -> GuestMemory {
         let ledger: Arc<dyn GuestLedger> = ledger.clone();
-        GuestMemory::new("app".into(), ledger, cap as u64, 1000)
+        GuestMemory::new("app".into(), ledger, UsageGauge::default(), cap as u64, 1000)
     }
 
     #[test]
@@ -197,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_the_machine_has_not_got_is_refused_with_its_reason() {
-        let mut guest = GuestMemory::new("app".into(), Arc::new(Poor), 1 << 30, 1000);
+        let mut guest = GuestMemory::new("app".into(), Arc::new(Poor), UsageGauge::default(), 1 << 30, 1000);
         assert!(!guest.memory_growing(0, PAGE, None).expect("no trap"));
         assert_eq!(guest.denial().and_then(|denial| denial.machine.as_deref()), Some("12 MB short"));
     }

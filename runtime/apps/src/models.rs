@@ -5,9 +5,9 @@ use locara_engine::api::SharedEngine;
 
 /// Resolves roles. Roles that reach it were asked for by the app's manifest and granted.
 pub trait Models: Send + Sync + 'static {
-    /// The engine behind a role, loaded first if need be. Callers that ask for the same role at the same time share one
-    /// load. Dropping the future gives up waiting, not the load.
-    fn engine(&self, role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>>;
+    /// The engine behind a role for the app with this id, loaded first if need be. Callers that ask for the same role at
+    /// the same time share one load. Dropping the future gives up waiting, not the load.
+    fn engine(&self, app: &str, role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>>;
 
     /// Tokens of context that the role has or will have, as planned; no load is caused. `None` when the role resolves
     /// to nothing.

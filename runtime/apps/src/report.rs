@@ -13,6 +13,8 @@ pub struct RunReport {
     pub wall: Duration,
     /// From the start of the run to an instance that can be called; zero if it came to none.
     pub start: Duration,
+    /// Part of `wall` in which it was suspended: it computed nothing.
+    pub suspended: Duration,
     /// CPU time of the guest and of the host calls it made, engine excluded.
     pub cpu: Duration,
     /// Most bytes that its linear memories and tables held at once.

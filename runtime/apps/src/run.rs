@@ -17,7 +17,7 @@ use wasmtime::{Result, Store};
 use crate::capability::budget::{BudgetHeld, BudgetPolicy};
 use crate::capability::files::{FilesPolicy, FilesState};
 use crate::capability::http::{HttpPolicy, HttpState};
-use crate::capability::inference::{InferencePolicy, InferenceState};
+use crate::capability::inference::{Conversations, InferencePolicy, InferenceState};
 use crate::capability::input::{Input, IoPolicy, IoState};
 use crate::capability::log::{LogPolicy, LogState, QUEUE as LOG_QUEUE};
 use crate::capability::output::{OutputCount, OutputPolicy, OutputState};
@@ -25,6 +25,7 @@ use crate::capability::progress::{Progress, ProgressPolicy, ProgressState};
 use crate::capability::storage::{StoragePolicy, StorageState};
 use crate::capability::system::{SystemPolicy, SystemState};
 use crate::capability::{Capability, DeniedLog, Orderly, Shared};
+use crate::control::{RunControl, Suspension, Wish, steer};
 use crate::cpu::{CpuTime, Metered};
 use crate::ctx::Ctx;
 use crate::deliver::deliver;
@@ -35,6 +36,7 @@ use crate::limiter::GuestMemory;
 use crate::meter::Meter;
 use crate::relay::{ByteSource, QUEUE};
 use crate::report::{LogLine, RunReport, presentable};
+use crate::usage::UsageGauge;
 use crate::verdict::{Phase, classify};
 
 /// Bytes that a guest may hand over in one host call: strings, lists and records of one call together.
@@ -63,31 +65,20 @@ pub struct RunHandle {
     pub progress: watch::Receiver<Progress>,
     /// Log lines as they are written; lines that find it full are dropped here and kept in the report.
     pub logs: mpsc::Receiver<LogLine>,
-    stop: Canceller,
+    control: RunControl,
     task: Task,
-}
-
-/// Stops a run from anywhere.
-#[derive(Debug, Clone)]
-pub struct Canceller(watch::Sender<Option<String>>);
-
-impl Canceller {
-    /// Stops the run at once; `reason` is in its [`RunError::Cancelled`]. Does nothing when it has ended.
-    pub fn cancel(&self, reason: impl Into<String>) {
-        self.0.send_replace(Some(reason.into()));
-    }
 }
 
 impl RunHandle {
     /// Stops the run at once.
     pub fn cancel(&self, reason: impl Into<String>) {
-        self.stop.cancel(reason);
+        self.control.cancel(reason);
     }
 
-    /// A handle that can stop the run and nothing else.
+    /// Steers the run from elsewhere; it does not keep the run alive.
     #[must_use]
-    pub fn canceller(&self) -> Canceller {
-        self.stop.clone()
+    pub fn control(&self) -> RunControl {
+        self.control.clone()
     }
 
     /// Waits for the end. The guest's memory is given back by then. Output that was not read is lost, and an app that
@@ -128,17 +119,19 @@ struct Wires {
     output: mpsc::Sender<Bytes>,
     progress: watch::Sender<Progress>,
     logs: mpsc::Sender<LogLine>,
-    stop: watch::Receiver<Option<String>>,
+    wish: watch::Receiver<Wish>,
+    conversations: Arc<Conversations>,
 }
 
 pub(crate) fn start(host: Arc<Inner>, app: Arc<Prepared>, invocation: Invocation) -> RunHandle {
     let (output_tx, output) = mpsc::channel(QUEUE);
     let (progress_tx, progress) = watch::channel(Progress::default());
     let (logs_tx, logs) = mpsc::channel(LOG_QUEUE);
-    let (stop_tx, stop) = watch::channel(None);
-    let wires = Wires { output: output_tx, progress: progress_tx, logs: logs_tx, stop };
+    let conversations = Conversations::new(app.allowed.app.clone(), host.models.clone(), UsageGauge::default());
+    let (control, wish) = RunControl::new(&conversations);
+    let wires = Wires { output: output_tx, progress: progress_tx, logs: logs_tx, wish, conversations };
     let task = AbortOnDropHandle::new(tokio::spawn(drive(host, app, invocation, wires)));
-    RunHandle { output, progress, logs, stop: Canceller(stop_tx), task }
+    RunHandle { output, progress, logs, control, task }
 }
 
 /// How the waiting ended.
@@ -172,20 +165,22 @@ async fn drive(
     let denied = ctx.shared.denied.clone();
     let tokens = ctx.inference.state.counters();
     let cpu = CpuTime::new(limits.cpu_slice);
-    drop((wires.output, wires.logs, wires.progress));
+    drop((wires.output, wires.logs, wires.progress, wires.conversations));
 
-    let _ticking = host.sandbox.ticking();
     let mut store = Store::new(&host.sandbox.engine, ctx);
     harden(&mut store, &cpu);
     let mut start = None;
+    let mut suspension = Suspension::default();
     let end = {
         let ready = || start = Some(started.elapsed());
         let guest = pin!(Metered::new(cpu.clone(), guest(&mut store, &app, arguments, input, lease, ready)));
         let _revoke = Revoke(orderly);
         tokio::select! {
             biased;
-            ended = guest => End::Guest(ended),
-            reason = stopped(wires.stop) => End::Cancelled(reason),
+            ended = steer(guest, wires.wish, &mut suspension, || host.sandbox.ticking()) => match ended {
+                Ok(ended) => End::Guest(ended),
+                Err(reason) => End::Cancelled(reason),
+            },
             () = tokio::time::sleep(limits.wall) => End::Wall,
         }
     };
@@ -211,6 +206,7 @@ async fn drive(
     drop(store);
     report.wall = started.elapsed();
     report.start = start.unwrap_or_default();
+    report.suspended = suspension.total();
     report.cpu = cpu.total();
     report.tokens = tokens.counts();
     report.output_bytes = count.taken();
@@ -248,6 +244,7 @@ fn ctx(
         memory: GuestMemory::new(
             allowed.app.clone(),
             host.ledger.clone(),
+            wires.conversations.usage().clone(),
             limits.memory_bytes,
             limits.table_elements.into(),
         ),
@@ -258,7 +255,7 @@ fn ctx(
             orderly: orderly.clone(),
         },
         inference: Capability::new(
-            InferenceState::new(host.models.clone(), allowed),
+            InferenceState::new(wires.conversations.clone(), allowed),
             InferencePolicy { allowed: allowed.clone() },
         ),
         budget: Capability::new(BudgetHeld::new(lease), BudgetPolicy),
@@ -287,16 +284,6 @@ fn harden(store: &mut Store<Ctx>, cpu: &Arc<CpuTime>) {
     store.set_epoch_deadline(1);
     let cpu = cpu.clone();
     store.epoch_deadline_callback(move |_| cpu.tick());
-}
-
-/// Resolves with the reason when somebody cancels.
-async fn stopped(mut stop: watch::Receiver<Option<String>>) -> String {
-    let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-    match reason {
-        Some(reason) => reason,
-        // All cancellers are gone: nobody can cancel any more.
-        None => std::future::pending().await,
-    }
 }
 
 /// Instantiates, calls `ready`, and runs. Every poll of this is measured, see [`crate::cpu`].

@@ -206,7 +206,7 @@ async fn a_guest_that_holds_a_budget_event_is_harmless() {
     let world = World::new(Scripted::new());
     let hostile = world.prepare("hostile").await;
     assert!(hostile.listens());
-    let (mut lease, end) = Lease::new(BudgetState::calm(100));
+    let (lease, end) = Lease::new(BudgetState::calm(100));
     let invocation =
         Invocation { arguments: vec!["hold-events".to_owned()], input: Box::new(tokio::io::empty()), lease: end };
     let mut run = world.host.run(&hostile, invocation);

@@ -47,12 +47,7 @@ impl Failure {
 
     /// As JSON, for `--json`.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let mut causes = Vec::new();
-        let mut next: Option<&dyn Error> = self.source.as_ref().map(|source| &**source as &dyn Error);
-        while let Some(error) = next {
-            causes.push(error.to_string());
-            next = error.source();
-        }
+        let causes: Vec<_> = chain(self).skip(1).map(ToString::to_string).collect();
         serde_json::json!({"error": {"code": self.exit.code(), "message": self.message, "causes": causes, "help": self.help}})
     }
 }
@@ -88,6 +83,16 @@ impl Diagnostic for Failure {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
         self.report.as_ref().and_then(|report| report.labels())
     }
+}
+
+/// An error and its causes, outermost first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// An error and its causes in one line.
+pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
+    chain(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Reading or writing `what` failed.

@@ -30,7 +30,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     exit::Exit,
-    failure::{Failure, io},
+    failure::{Failure, io, one_line},
     paths::Paths,
 };
 
@@ -197,7 +197,7 @@ impl Host {
 }
 
 impl Models for Host {
-    fn engine(&self, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
+    fn engine(&self, _app: &str, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
         // One model is resident, and every role that an app was granted resolves to it.
         let load = self.load();
         async move { load.await.map(|loaded| loaded.engine) }.boxed()
@@ -228,15 +228,7 @@ fn load_now(
     ledger: &Mutex<Ledger>,
 ) -> Result<Loaded, ModelError> {
     let started = std::time::Instant::now();
-    let unavailable = |error: &dyn std::error::Error| {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        ModelError::Unavailable(text)
-    };
+    let unavailable = |error: &(dyn std::error::Error + 'static)| ModelError::Unavailable(one_line(error));
     let file = find(store, chosen).map_err(|error| unavailable(&error))?;
     let gguf = Gguf::open(&file.path).map_err(|error| unavailable(&error))?;
     let shape = model_shape(&gguf).map_err(|error| unavailable(&error))?;

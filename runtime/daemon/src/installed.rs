@@ -100,12 +100,18 @@ pub(crate) fn find(paths: &Paths, wanted: &str) -> Result<InstalledApp, Failure>
 
 /// Reads a manifest from a file or from the folder it is in.
 pub(crate) fn read_manifest(path: &Path) -> Result<(PathBuf, Manifest), Failure> {
-    let file = if path.is_dir() { path.join(MANIFEST) } else { path.to_owned() };
-    let text = fs_err::read(&file)
-        .map_err(|error| io("read the manifest", error).help("name a locara.json or the folder it is in"))?;
+    let (file, text) = manifest_text(path)?;
     let manifest = Manifest::parse(&file.display().to_string(), text)
         .map_err(|diagnosis| Failure::report(Exit::Failure, diagnosis))?;
     Ok((file, manifest))
+}
+
+/// The manifest as it was written, from a file or from the folder it is in.
+pub(crate) fn manifest_text(path: &Path) -> Result<(PathBuf, Vec<u8>), Failure> {
+    let file = if path.is_dir() { path.join(MANIFEST) } else { path.to_owned() };
+    let text = fs_err::read(&file)
+        .map_err(|error| io("read the manifest", error).help("name a locara.json or the folder it is in"))?;
+    Ok((file, text))
 }
 
 /// The component that a packed folder holds, checked against the manifest's digest.

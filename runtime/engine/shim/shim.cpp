@@ -63,6 +63,21 @@ int32_t locara_tokenize(const llama_vocab * vocab, const char * text, int32_t te
     });
 }
 
+// 0: an exception, or nothing to save; otherwise bytes.
+size_t locara_state_size(llama_context * ctx, llama_seq_id seq) {
+    return guarded<size_t>(0, [&] { return llama_state_seq_get_size_ext(ctx, seq, LLAMA_STATE_SEQ_FLAGS_NONE); });
+}
+
+// 0: an exception, or it failed; otherwise the bytes written.
+size_t locara_state_get(llama_context * ctx, llama_seq_id seq, uint8_t * data, size_t size) {
+    return guarded<size_t>(0, [&] { return llama_state_seq_get_data_ext(ctx, data, size, seq, LLAMA_STATE_SEQ_FLAGS_NONE); });
+}
+
+// 0: an exception, or it failed and the sequence may hold a part; otherwise the bytes read.
+size_t locara_state_set(llama_context * ctx, llama_seq_id seq, const uint8_t * data, size_t size) {
+    return guarded<size_t>(0, [&] { return llama_state_seq_set_data_ext(ctx, data, size, seq, LLAMA_STATE_SEQ_FLAGS_NONE); });
+}
+
 // Rows written, or -1. The figures are llama.cpp's own: what it allocated, or would have under no_alloc.
 int32_t locara_memory_breakdown(const llama_context * ctx, locara_memory_row * rows, int32_t n_max) {
     return guarded<int32_t>(-1, [&] {

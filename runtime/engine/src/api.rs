@@ -12,7 +12,9 @@ use std::sync::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use crate::reclaim::{Admit, Class, Reclaim, Reclaimed, Throttle};
 
 /// A token id of the model's vocabulary.
 pub type Token = i32;
@@ -236,6 +238,9 @@ pub struct Request {
     pub constraint: Option<Constraint>,
     /// Generate up to `max_tokens` even if the model ends the turn. For benchmarks.
     pub ignore_eos: bool,
+    /// How urgent it is.
+    #[serde(default)]
+    pub class: Class,
 }
 
 impl Request {
@@ -250,6 +255,7 @@ impl Request {
             sampling: Sampling::default(),
             constraint: None,
             ignore_eos: false,
+            class: Class::Interactive,
         }
     }
     /// A chat without tools.
@@ -352,6 +358,12 @@ pub enum EngineError {
         /// An estimate, ms.
         retry_after_ms: u32,
     },
+    /// The host takes nothing on while memory is short.
+    #[error("memory is short, and no new requests are taken on; try again in about {retry_after_ms} ms")]
+    Throttled {
+        /// When to try again, ms.
+        retry_after_ms: u32,
+    },
     /// The session id is not (or no longer) known.
     #[error("session {0} does not exist or was closed")]
     UnknownSession(u64),
@@ -437,10 +449,31 @@ pub struct EngineStats {
     pub running: u32,
     /// Requests in the queue.
     pub waiting: u32,
+    /// Requests that were taken out of the batch until there is room again.
+    pub parked: u32,
+    /// Sessions that hold cells or a saved state while none of their requests is queued or running.
+    pub idle_sessions: u32,
     /// KV cells in use (one cell holds one token of one or more sequences).
     pub kv_cells_used: u32,
     /// KV cells in all.
     pub kv_cells: u32,
+    /// Background requests among those in the batch.
+    pub running_background: u32,
+    /// Cells set aside for the requests in the batch: prompt and longest answer of each.
+    pub kv_cells_reserved: u32,
+    /// Of them, those of background requests.
+    pub kv_cells_background: u32,
+    /// Cells that the next request in line lacks in the pool, beside those that run. No more than what the pool lacks to the
+    /// size that it was loaded with: 0 while it has that size.
+    pub cells_wanted: u32,
+    /// Saved states in memory, bytes.
+    pub prompt_cache_bytes: u64,
+    /// Saved states on disk, bytes of the files.
+    pub spilled_bytes: u64,
+    /// Batches computed since the start: a sign of progress.
+    pub steps: u64,
+    /// Tokens whose cells came back from a saved state since the start.
+    pub restored_tokens: u64,
     /// Tokens prefilled since the start.
     pub prefilled: u64,
     /// Tokens made since the start.
@@ -454,7 +487,7 @@ pub trait Engine: Send + Sync + 'static {
     /// What is loaded.
     fn model(&self) -> &ModelInfo;
 
-    /// Bytes that this engine holds, by kind, as it reported them to the ledger.
+    /// Bytes that this engine holds, by kind. The figures follow every [`Engine::resize`] and [`Engine::reclaim`].
     fn memory(&self) -> EngineMemory;
 
     /// Starts a conversation. Costs nothing until the first request.
@@ -480,6 +513,46 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What it holds and does now.
     fn stats(&self) -> Reply<EngineStats>;
+
+    /// The figures of [`Engine::stats`], whenever requests, sessions, cells or saved states change; counters of tokens and
+    /// steps alone do not count as a change. An engine that does not tell closes the channel.
+    fn watch(&self) -> watch::Receiver<EngineStats> {
+        watch::channel(EngineStats::default()).1
+    }
+
+    /// Gives memory back between two steps. Running requests go on with the same tokens.
+    fn reclaim(&self, what: Reclaim) -> Reply<Reclaimed> {
+        unsupported(format!("this engine cannot give back {what:?}"))
+    }
+
+    /// Lets background requests that [`Reclaim::Background`] parked go on, and new ones start, as far as there is room.
+    fn resume(&self) {}
+
+    /// Makes the pool larger or smaller; answers with what is held afterwards. The bytes of a larger pool must be
+    /// reserved before: an engine never grows by itself. A smaller pool keeps the cells of running requests; idle sessions
+    /// give way. While it is made, the cells in use are held once more.
+    ///
+    /// When the system does not give the memory, the pool keeps its size and the answer is an error.
+    fn resize(&self, kv_cells: u32) -> Reply<EngineMemory> {
+        unsupported(format!("this engine cannot make its pool {kv_cells} cells large"))
+    }
+
+    /// Says what is taken on from now on. What runs is not touched.
+    fn throttle(&self, throttle: Throttle) {
+        let _ = throttle;
+    }
+
+    /// Whether it was stopped or unloaded: it answers everything with [`EngineError::Stopped`], and its role has to be
+    /// resolved again.
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+fn unsupported<T>(reason: String) -> Reply<T> {
+    let (sender, reply) = oneshot::channel();
+    let _ = sender.send(Err(EngineError::Unsupported(reason)));
+    reply
 }
 
 /// Bytes by kind, as the engine itself reports them.

@@ -6,6 +6,8 @@ use locara_policy::{
     shape::{Experts, MAX_LAYERS, Weights},
 };
 
+mod graph;
+
 /// Why a file that reads well cannot be planned for.
 #[derive(Debug, thiserror::Error)]
 pub enum ShapeError {
@@ -61,13 +63,29 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
         }),
     };
     let encoder = gguf.bool(&key("attention.causal"))? == Some(false);
-    let latent = number("attention.kv_lora_rank")?;
+    // Older files of the same architectures have a rank too, but keep whole keys and values.
+    let latent = match number("attention.key_length_mla")? {
+        Some(_) => number("attention.kv_lora_rank")?,
+        None => None,
+    };
     let rope_dim = number("rope.dimension_count")?.unwrap_or(0);
     let windows = windows(gguf, &architecture, n_layer)?;
     let recurrent = recurrent_f32(gguf, &architecture)?;
     // Every `n`-th layer attends, the others are recurrent (Qwen 3 Next).
     let attends_every = number("full_attention_interval")?.filter(|n| *n > 0);
-    let shared_from = number("attention.shared_kv_layers")?.map(|n| n_layer.saturating_sub(n));
+    let shared_from = match number("attention.shared_kv_layers")? {
+        Some(n) => Some(n_layer.saturating_sub(n)),
+        // A constant of llama.cpp (`n_layer_kv_from_start`).
+        None if architecture == "gemma3n" => Some(20),
+        None => None,
+    };
+    // Heads of layers with a window may have widths of their own.
+    let widths = |whole: &str, windowed: &str| {
+        let whole = number(whole)?;
+        Ok::<_, GgufError>((whole, number(windowed)?.or(whole)))
+    };
+    let width_k = widths("attention.key_length", "attention.key_length_swa")?;
+    let width_v = widths("attention.value_length", "attention.value_length_swa")?;
 
     let mut layers = Vec::with_capacity(n_layer as usize);
     for index in 0..n_layer {
@@ -78,22 +96,20 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
                 Some(n) => (index + 1) % n != 0,
                 None => n_head_kv[at] == 0,
             };
+        // The default head width is llama.cpp's: the stream divided among the query heads.
+        let width = |(whole, windowed): (Option<u32>, Option<u32>)| {
+            let width = if windows[at].is_some() { windowed } else { whole };
+            width.unwrap_or_else(|| n_embd.checked_div(heads).unwrap_or(0))
+        };
+        let (head_dim_k, head_dim_v, window) = (width(width_k), width(width_v), windows[at]);
         let attention = if heads == 0 || is_recurrent {
             Attention::None
         } else if shared_from.is_some_and(|from| index >= from) {
-            Attention::Shared { n_head: heads }
+            Attention::Shared { n_head: heads, head_dim_k, head_dim_v, window }
         } else if let Some(kv_lora_rank) = latent {
             Attention::Latent { n_head: heads, kv_lora_rank, rope_dim }
         } else {
-            // The default head width is llama.cpp's: the stream divided among the query heads.
-            let head_dim = n_embd / heads;
-            Attention::Grouped {
-                n_head: heads,
-                n_head_kv: n_head_kv[at],
-                head_dim_k: number("attention.key_length")?.unwrap_or(head_dim),
-                head_dim_v: number("attention.value_length")?.unwrap_or(head_dim),
-                window: windows[at],
-            }
+            Attention::Grouped { n_head: heads, n_head_kv: n_head_kv[at], head_dim_k, head_dim_v, window }
         };
         let recurrent_f32 = match (&attention, recurrent) {
             (Attention::None, Some(state)) => state,
@@ -121,6 +137,7 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
         n_ctx_train: number("context_length")?.unwrap_or(0),
         experts,
         encoder,
+        graph: graph::dims(gguf, &architecture, n_layer)?,
         weights: Weights {
             bytes: Bytes(gguf.weights_bytes()),
             token_embedding: tensor_bytes("token_embd.weight").unwrap_or(Bytes::ZERO),
@@ -136,8 +153,11 @@ pub fn model_shape(gguf: &Gguf) -> Result<ModelShape, ShapeError> {
 fn windows(gguf: &Gguf, architecture: &str, n_layer: u32) -> Result<Vec<Option<u32>>, ShapeError> {
     let whole = vec![None; n_layer as usize];
     let window = match gguf.u32(&format!("{architecture}.attention.sliding_window"))? {
-        None | Some(0) => return Ok(whole),
+        Some(0) => return Ok(whole),
         Some(window) => window,
+        // llama.cpp's default for it.
+        None if architecture == "gemma2" => 4096,
+        None => return Ok(whole),
     };
     let pattern_key = format!("{architecture}.attention.sliding_window_pattern");
     if gguf.get(&pattern_key).is_some_and(|value| matches!(value, locara_gguf::Value::Array(_))) {

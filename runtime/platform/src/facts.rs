@@ -49,6 +49,9 @@ pub struct MemoryNow {
     /// group leaves. macOS: pages that are not wired, less those that the compressor occupies (the kernel's own rule for
     /// its first warning).
     pub available_bytes: u64,
+    /// What can be taken before the system calls its state critical. macOS: the same rule for the next level, for memory
+    /// that is wired. Linux: there is no such level.
+    pub critical_available_bytes: Option<u64>,
     /// Memory that holds nothing at all.
     pub free_bytes: u64,
     /// Swap space in all.
@@ -77,8 +80,12 @@ pub struct ProcessMemory {
     /// Anonymous pages that were swapped out (Linux) or compressed (macOS).
     pub swapped_bytes: u64,
     /// What the system itself charges the process with: `phys_footprint` on macOS (what Activity Monitor shows), the
-    /// proportional set size on Linux. `None` where the kernel does not tell.
+    /// proportional set size on Linux. `None` where the kernel does not tell, and in a sample on Linux, where it would cost
+    /// milliseconds.
     pub footprint_bytes: Option<u64>,
+    /// What this process holds through Metal (`currentAllocatedSize`); part of it is in the figures above. `None` without a
+    /// GPU that shares the machine's memory.
+    pub gpu_bytes: Option<u64>,
 }
 
 impl ProcessMemory {
@@ -104,6 +111,35 @@ pub struct MappingMemory {
     pub locked_bytes: u64,
 }
 
+/// Where the bytes of one file are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileResidency {
+    /// Size of the file.
+    pub file_bytes: u64,
+    /// In the page cache, whoever brought it there: what a load need not read from disk. `None` where the kernel does not
+    /// tell: macOS, Linux before 6.5, and files that this user neither owns nor may write.
+    pub cached_bytes: Option<u64>,
+    /// Pages of this process's mappings that are in memory.
+    pub resident_bytes: u64,
+}
+
+/// What an eviction achieved: resident bytes of the mappings of one file, measured before and after.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// Before.
+    pub before_bytes: u64,
+    /// After. The same as before when the system silently declined.
+    pub after_bytes: u64,
+}
+
+impl Evicted {
+    /// What was given back.
+    #[must_use]
+    pub const fn freed_bytes(&self) -> u64 {
+        self.before_bytes.saturating_sub(self.after_bytes)
+    }
+}
+
 /// Why the system did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PlatformError {
@@ -117,6 +153,16 @@ pub enum PlatformError {
         path: PathBuf,
         /// What was looked for.
         field: String,
+    },
+    /// The host will not do this to this file.
+    #[error("{}: not {action}: {reason}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for: `evicted`, `prefetched`.
+        action: &'static str,
+        /// Why not, and what would have to be different.
+        reason: String,
     },
     /// A call of the system failed.
     #[error("{call} failed: {source}")]

@@ -3,57 +3,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot continue should say where")]
 
+mod common;
+
 use std::path::Path;
 
+use common::{MEMINFO, at, laptop_with, machine};
 use fs_err as fs;
-use locara_platform::{MappingMemory, Platform, PlatformError, Qos, host, sys::linux::Linux};
+use locara_platform::{MappingMemory, Platform, PlatformError, Qos, host};
 use tempfile::TempDir;
-
-/// A folder that looks like a machine: each pair is a path and the text of that file.
-fn machine(files: &[(&str, &str)]) -> TempDir {
-    let root = TempDir::new().unwrap();
-    for (path, text) in files {
-        let path = root.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    root
-}
-
-fn at(root: &TempDir) -> Linux {
-    Linux::at(root.path())
-}
-
-const MEMINFO: &str = "MemTotal:       16000000 kB\nMemFree:         1000000 kB\nMemAvailable:    9000000 kB\n\
-                       SwapCached:            0 kB\nSwapTotal:       4000000 kB\nSwapFree:        3500000 kB\nZswap:             12 kB\n";
-const VMSTAT: &str = "nr_free_pages 250000\npswpin 10\npswpout 300\npgfault 12345\n";
-
-/// Two cores with two threads each.
-const LAPTOP: &[(&str, &str)] = &[
-    ("proc/meminfo", MEMINFO),
-    ("proc/vmstat", VMSTAT),
-    (
-        "proc/cpuinfo",
-        "processor\t: 0\nmodel name\t: Example CPU @ 3 GHz\n\nprocessor\t: 1\nmodel name\t: Example CPU @ 3 GHz\n",
-    ),
-    ("proc/sys/kernel/osrelease", "6.18.44\n"),
-    (
-        "proc/self/status",
-        "Name:\tx\nRssAnon:\t  2048 kB\nRssFile:\t  4096 kB\nRssShmem:\t   8 kB\nVmSwap:\t  16 kB\nCpus_allowed_list:\t0-3\n",
-    ),
-    ("proc/self/cgroup", "0::/\n"),
-    ("sys/devices/system/cpu/online", "0-3\n"),
-    ("sys/devices/system/cpu/cpu0/topology/core_cpus_list", "0,2\n"),
-    ("sys/devices/system/cpu/cpu1/topology/core_cpus_list", "1,3\n"),
-    ("sys/devices/system/cpu/cpu2/topology/core_cpus_list", "0,2\n"),
-    ("sys/devices/system/cpu/cpu3/topology/core_cpus_list", "1,3\n"),
-];
-
-/// The laptop with some files added or replaced.
-fn laptop_with(files: &[(&str, &str)]) -> TempDir {
-    let all: Vec<_> = LAPTOP.iter().chain(files).copied().collect();
-    machine(&all)
-}
 
 #[test]
 fn facts_of_a_laptop() {
@@ -146,7 +103,7 @@ fn a_container_has_its_quota_and_its_limit() {
         ("sys/fs/cgroup/user.slice/memory.current", "3000000000\n"),
         (
             "sys/fs/cgroup/user.slice/memory.stat",
-            "anon 1000000000\nfile 2000000000\nactive_file 1\ninactive_file 1500000000\n",
+            "anon 1000000000\nfile 2000000000\nactive_file 500000000\ninactive_file 1000000000\n",
         ),
         ("sys/fs/cgroup/user.slice/app.scope/memory.max", "max\n"),
     ]);
@@ -154,7 +111,7 @@ fn a_container_has_its_quota_and_its_limit() {
     assert_eq!(facts.performance_cores, 1, "one and a half processors are one whole one");
     assert_eq!(facts.physical_cores, 2);
     assert_eq!(facts.memory_limit_bytes, Some(4 << 30));
-    // What nobody used lately can be dropped: 4 GiB − (3.0 − 1.5) GB.
+    // Pages of files can be dropped: 4 GiB − (3.0 − 1.5) GB.
     assert_eq!(at(&root).memory().unwrap().available_bytes, (4 << 30) - 1_500_000_000);
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bytes::Bytes,
-    kv::{Cells, KvLayout, KvType, kv_bytes},
+    kv::{Cells, KvBytes, KvError, KvLayout, KvType, kv_bytes},
     machine::Machine,
     plan::{Device, PlanRequest},
     shape::ModelShape,
@@ -21,6 +21,9 @@ const SEQUENCES: u32 = 4;
 const KV_MOST: Bytes = Bytes::gb(8);
 /// KV never takes more than this part of memory by default.
 const KV_SHARE: (u64, u64) = (1, 8);
+/// Saved states of sessions whose cells others needed: half as many as there are cells, so that a second set of conversations
+/// stays warm, and never more than this. Beyond it they go to disk.
+const PROMPT_CACHE_MOST: Bytes = Bytes::mib(256);
 /// Seconds without a request after which a model is unloaded; pressure overrides it.
 const IDLE_UNLOAD: u32 = 180;
 
@@ -62,6 +65,8 @@ pub struct Defaults {
     pub n_outputs_max: Setting<u32>,
     /// Threads of the engine.
     pub n_threads: Setting<u32>,
+    /// Bytes of saved session states in memory.
+    pub prompt_cache: Setting<Bytes>,
     /// Seconds without a request after which a model is unloaded; 0 would be never.
     pub idle_unload_seconds: Setting<u32>,
     /// Chat models resident together.
@@ -86,6 +91,7 @@ impl Defaults {
             n_batch: self.n_batch.value,
             n_ubatch: self.n_batch.value,
             n_outputs_max: self.n_outputs_max.value,
+            prompt_cache: self.prompt_cache.value,
             ..PlanRequest::new(self.device)
         }
     }
@@ -95,8 +101,13 @@ impl Defaults {
 #[must_use]
 pub fn defaults(machine: &Machine, shape: Option<&ModelShape>) -> Defaults {
     let device = machine.device;
-    let template = PlanRequest::new(device);
-    let (kv_why, attention_why) = if device.is_gpu() {
+    let mut template = PlanRequest::new(device);
+    let refused = shape.and_then(|shape| kv(shape, &template, CONTEXT).err());
+    let (kv_why, attention_why) = if let Some(KvError::Block { .. } | KvError::Mixed { .. }) = refused {
+        // Whatever the reason, f16 is what every model can be kept as.
+        (template.type_k, template.type_v) = (KvType::F16, KvType::F16);
+        ("the model cannot be kept in the types of the default", "as the default has it")
+    } else if device.is_gpu() {
         (
             "on a GPU q8_0 with FlashAttention halves the KV with negligible loss of quality",
             "quantised values need it, and a GPU is faster with it",
@@ -118,8 +129,10 @@ pub fn defaults(machine: &Machine, shape: Option<&ModelShape>) -> Defaults {
         Some(gpu) if device == Device::UnifiedGpu && gpu.bytes < room.bytes => gpu,
         _ => room,
     };
+    let n_ctx = context(machine, shape, &template, kv_budget.value);
     Defaults {
-        n_ctx: context(machine, shape, &template, kv_budget.value),
+        prompt_cache: prompt_cache(shape, n_ctx.value, &template),
+        n_ctx,
         memory_cap: Setting::new(cap.bytes, cap.why),
         kv_budget,
         max_sequences: Setting::new(SEQUENCES, "a few conversations at once; more would slow each of them"),
@@ -162,25 +175,44 @@ fn context(machine: &Machine, shape: Option<&ModelShape>, template: &PlanRequest
         n_ctx = shape.n_ctx_train;
         why = format!("the model was trained on {n_ctx} tokens");
     }
-    let kv = |n_ctx: u32| {
-        let cells = Cells::new(n_ctx, SEQUENCES, true, template.n_ubatch)?;
-        let layout = KvLayout {
-            cells,
-            n_seq_max: SEQUENCES,
-            type_k: template.type_k,
-            type_v: template.type_v,
-            flash_attention: template.flash_attention,
-            rollback: 0,
-        };
-        let kv = kv_bytes(shape, &layout).ok()?;
-        Bytes::checked_sum([kv.global, kv.window, kv.recurrent])
-    };
+    let bytes = |n_ctx: u32| kv_total(shape, template, n_ctx);
     let wanted = n_ctx;
-    while n_ctx / 2 >= LEAST_CONTEXT && kv(n_ctx).is_some_and(|bytes| bytes > budget) {
+    while n_ctx / 2 >= LEAST_CONTEXT && bytes(n_ctx).is_some_and(|bytes| bytes > budget) {
         n_ctx /= 2;
     }
     if n_ctx < wanted {
         why = format!("halved from {wanted} until the KV fits into {budget} on {}", machine.name);
     }
     Setting::new(n_ctx, why)
+}
+
+fn prompt_cache(shape: Option<&ModelShape>, n_ctx: u32, template: &PlanRequest) -> Setting<Bytes> {
+    let Some(shape) = shape else { return Setting::new(Bytes::ZERO, "half of the KV cells; no model is known yet") };
+    let half = kv_total(shape, template, n_ctx).unwrap_or(Bytes::ZERO).fraction(1, 2);
+    if half < PROMPT_CACHE_MOST {
+        Setting::new(half, "half of the KV cells: as many conversations again stay warm")
+    } else {
+        Setting::new(PROMPT_CACHE_MOST, format!("never more than {PROMPT_CACHE_MOST}; what is beyond goes to disk"))
+    }
+}
+
+/// Bytes of the state of so many tokens; `None` when they cannot be counted.
+fn kv_total(shape: &ModelShape, template: &PlanRequest, n_ctx: u32) -> Option<Bytes> {
+    let kv = kv(shape, template, n_ctx).ok()?;
+    Bytes::checked_sum([kv.global, kv.window, kv.recurrent])
+}
+
+/// The state of so many tokens, kept as the template says.
+fn kv(shape: &ModelShape, template: &PlanRequest, n_ctx: u32) -> Result<KvBytes, KvError> {
+    let overflow = KvError::Overflow { layer: 0, cells: n_ctx, streams: 1 };
+    let cells = Cells::new(n_ctx, SEQUENCES, true, template.n_ubatch).ok_or(overflow)?;
+    let layout = KvLayout {
+        cells: if template.swa_full { cells.with_full_windows() } else { cells },
+        n_seq_max: SEQUENCES,
+        type_k: template.type_k,
+        type_v: template.type_v,
+        flash_attention: template.flash_attention,
+        rollback: 0,
+    };
+    kv_bytes(shape, &layout)
 }

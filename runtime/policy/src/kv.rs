@@ -121,6 +121,8 @@ pub struct Cells {
     sequences_per_stream: u32,
     /// Tokens computed at once; a window must hold them beside what they look back at.
     n_ubatch: u32,
+    /// Layers with a window have cells for the whole context too.
+    swa_full: bool,
 }
 
 impl Cells {
@@ -129,6 +131,7 @@ impl Cells {
     /// Unified: one pool of `pad256(n_ctx)` cells. Separate: `pad256(pad256(n_ctx) / n_seq)` cells for each sequence.
     #[must_use]
     pub fn new(n_ctx: u32, n_seq_max: u32, unified: bool, n_ubatch: u32) -> Option<Self> {
+        let swa_full = false;
         let padded = pad(n_ctx)?;
         if unified {
             return Some(Self {
@@ -137,16 +140,26 @@ impl Cells {
                 streams: 1,
                 sequences_per_stream: n_seq_max,
                 n_ubatch,
+                swa_full,
             });
         }
         let n_ctx_seq = pad((padded / n_seq_max.max(1)).max(1))?;
         let n_ctx = n_ctx_seq.checked_mul(n_seq_max)?;
-        Some(Self { n_ctx, n_ctx_seq, streams: n_seq_max, sequences_per_stream: 1, n_ubatch })
+        Some(Self { n_ctx, n_ctx_seq, streams: n_seq_max, sequences_per_stream: 1, n_ubatch, swa_full })
     }
 
-    /// Cells per stream of a layer with a window: `pad256(min(n_ctx_seq, window·sequences + n_ubatch))`.
+    /// The same layout with cells for the whole context in layers that have a window (llama.cpp's `swa_full`).
+    #[must_use]
+    pub const fn with_full_windows(self) -> Self {
+        Self { swa_full: true, ..self }
+    }
+
+    /// Cells per stream of a layer with a window: `pad256(min(n_ctx_seq, window·sequences + n_ubatch))`, or the whole context.
     #[must_use]
     pub fn of_window(&self, window: u32) -> u32 {
+        if self.swa_full {
+            return self.n_ctx_seq;
+        }
         let wanted = window.saturating_mul(self.sequences_per_stream).saturating_add(self.n_ubatch);
         pad(wanted.min(self.n_ctx_seq)).unwrap_or(self.n_ctx_seq)
     }
@@ -174,6 +187,16 @@ pub enum KvError {
         kind: KvType,
         /// Elements of its block.
         block: u64,
+    },
+    /// Latent attention keeps keys and values in the same row.
+    #[error(
+        "latent attention keeps keys and values in one row, which cannot be both {type_k} and {type_v}; use one type for both"
+    )]
+    Mixed {
+        /// Type asked for the keys.
+        type_k: KvType,
+        /// Type asked for the values.
+        type_v: KvType,
     },
     /// The product does not fit 64 bits.
     #[error(
@@ -268,6 +291,9 @@ fn token_bytes(layer: usize, attention: &Attention, widest_v: u64, layout: &KvLa
     let (head_k, head_v) = match *attention {
         Attention::Grouped { n_head_kv: 0, .. } | Attention::Shared { .. } | Attention::None => return Ok(Bytes::ZERO),
         Attention::Grouped { head_dim_k, head_dim_v, .. } => (u64::from(head_dim_k), u64::from(head_dim_v)),
+        Attention::Latent { .. } if layout.type_k != layout.type_v => {
+            return Err(KvError::Mixed { type_k: layout.type_k, type_v: layout.type_v });
+        }
         Attention::Latent { .. } => (attention.k_row(), 0),
     };
     // llama.cpp checks the width of one head, not of the row, before it makes the context.

@@ -406,6 +406,17 @@ impl Ledger {
             }
         }
     }
+    /// `app` no longer uses any model.
+    pub fn detach_app(&mut self, app: &AppId) {
+        self.users.retain(|_, users| {
+            users.remove(app);
+            !users.is_empty()
+        });
+    }
+    /// Nobody uses `model` any more: it is gone.
+    pub fn detach_model(&mut self, model: &ModelDigest) {
+        self.users.remove(model);
+    }
     /// The apps that use `model`.
     #[must_use]
     pub fn users(&self, model: &ModelDigest) -> usize {

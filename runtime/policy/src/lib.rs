@@ -9,6 +9,7 @@
 //! | [`shape`] | what of a model decides its bytes? |
 //! | [`kv`], [`compute`] | what does remembering a token cost, and computing one? |
 //! | [`plan`](mod@plan) | how many bytes, by kind? |
+//! | [`correction`] | what did measuring teach about predicting? |
 //! | [`machine`] | what does a machine offer? |
 //! | [`verdict`](mod@verdict) | does it fit, and what would? |
 //! | [`defaults`](mod@defaults) | what does the host choose when nobody says? |
@@ -22,8 +23,10 @@
 
 pub mod bytes;
 pub mod compute;
+pub mod correction;
 pub mod defaults;
 pub mod governor;
+mod graph;
 pub mod kv;
 pub mod lease;
 pub mod ledger;
@@ -33,6 +36,7 @@ pub mod shape;
 pub mod verdict;
 
 pub use bytes::Bytes;
+pub use correction::{CorrectionKey, Corrections, Footprint, PredictionError};
 pub use defaults::{Defaults, defaults};
 pub use governor::Governor;
 pub use kv::KvType;

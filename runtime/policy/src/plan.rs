@@ -80,6 +80,9 @@ pub struct PlanRequest {
     pub n_seq_max: u32,
     /// One pool of cells for all sequences. The host always asks for it: only then are prefixes shared.
     pub kv_unified: bool,
+    /// Layers with a window keep cells for the whole context. The engine asks for it: only then can a sequence be cut back to
+    /// any prefix and be continued from there.
+    pub swa_full: bool,
     /// Type of the keys.
     pub type_k: KvType,
     /// Type of the values. A quantised one needs `flash_attention`.
@@ -113,6 +116,7 @@ impl PlanRequest {
             n_ctx: 8192,
             n_seq_max: 4,
             kv_unified: true,
+            swa_full: true,
             type_k: KvType::Q8_0,
             type_v: if gpu { KvType::Q8_0 } else { KvType::F16 },
             n_batch: 512,
@@ -169,7 +173,10 @@ pub struct Plan {
     pub anonymous: Bytes,
     /// Memory of a discrete GPU.
     pub on_device: Bytes,
-    /// The most that is held at any moment: `total` and, while the exact dry run of the engine runs, its second set of tables.
+    /// The most that is held at any moment of this model's life: `total` and, while the exact dry run of the engine runs, its
+    /// second set of tables. Loading takes nothing beside: weights are mapped, buffers are made once and whole. A load beside
+    /// an unload holds the sum of both until the unload has settled; who lets them overlap reserves this peak **and** what
+    /// the other model holds.
     pub peak: Bytes,
     /// KV bytes of one more token of context, in the layers that see all of it.
     pub kv_per_token: Bytes,
@@ -324,6 +331,12 @@ fn finish(
     })
 }
 
+/// Tokens of a batch of whole texts: equal parts for all sequences.
+fn whole_batch(request: &PlanRequest) -> Result<u32, PlanError> {
+    let PlanRequest { n_ctx, n_seq_max, n_batch, .. } = *request;
+    n_batch.checked_next_multiple_of(n_seq_max).ok_or(PlanError::Context { n_ctx, n_seq_max })
+}
+
 /// One model of the plan.
 struct Planned<'a> {
     shape: &'a ModelShape,
@@ -339,9 +352,16 @@ impl Planned<'_> {
         self.check(request)?;
         let PlanRequest { n_ctx, n_seq_max, n_batch, n_ubatch, .. } = *request;
         // llama.cpp caps the batch by the context as asked for, before padding, and the computed part by both.
-        let n_ubatch = n_ubatch.min(n_batch).min(n_ctx);
-        let cells = Cells::new(n_ctx, n_seq_max, request.kv_unified, n_ubatch)
-            .ok_or(PlanError::Context { n_ctx, n_seq_max })?;
+        let mut n_ubatch = n_ubatch.min(n_batch).min(n_ctx);
+        let refused = PlanError::Context { n_ctx, n_seq_max };
+        if self.shape.embeds() {
+            // A text is seen as a whole: the engine computes whole batches, in equal parts for the sequences.
+            let n_batch = whole_batch(request)?;
+            let padded = Cells::new(n_ctx, n_seq_max, request.kv_unified, n_batch).ok_or(refused.clone())?;
+            n_ubatch = n_batch.min(if self.shape.encoder { padded.n_ctx } else { n_ctx });
+        }
+        let cells = Cells::new(n_ctx, n_seq_max, request.kv_unified, n_ubatch).ok_or(refused)?;
+        let cells = if request.swa_full { cells.with_full_windows() } else { cells };
 
         self.weights(request.device, items)?;
         let per_token = self.state(request, cells, items)?;
@@ -377,8 +397,7 @@ impl Planned<'_> {
     fn weights(&self, device: Device, items: &mut Vec<Item>) -> Result<(), PlanError> {
         let crate::shape::Weights { bytes, token_embedding, tied_output } = self.shape.weights;
         let sum = "Σ tensors, padded to the file's alignment";
-        // Some models make a few small tensors that are not in the file: Gemma 3n 10 kB on a tiny one.
-        let exact = is_checked(self.shape.class());
+        let exact = is_checked(self.shape);
         match device {
             Device::Cpu => {
                 let why = format!("{sum}; shared read-only mapping, clean pages");
@@ -412,7 +431,7 @@ impl Planned<'_> {
         };
         let kv = kv_bytes(self.shape, &layout)?;
         let backing = self.scratch_backing(request.device);
-        let exact = is_checked(self.shape.class());
+        let exact = is_checked(self.shape);
         if !kv.global.is_zero() {
             let why = format!(
                 "{per_token} B per token (K {k}, V {v}) × {n} cells × {s} streams; committed whole when the context is made",
@@ -427,7 +446,20 @@ impl Planned<'_> {
         if !kv.window.is_zero() {
             let layers = self.shape.layers.iter().filter(|layer| layer.attention.window().is_some()).count();
             let why = format!(
-                "{layers} layers that keep a window: pad256(min(n_ctx, window·sequences + n_ubatch)) cells each"
+                "{layers} layers that see a window, {cells} cells each: {rule}",
+                cells = self
+                    .shape
+                    .layers
+                    .iter()
+                    .filter_map(|layer| layer.attention.window())
+                    .map(|w| cells.of_window(w))
+                    .max()
+                    .unwrap_or(0),
+                rule = if request.swa_full {
+                    "as many as the context"
+                } else {
+                    "pad256(min(n_ctx, window·sequences + n_ubatch))"
+                },
             );
             items.push(self.item("KV of the windows", Kind::Kv, backing, kv.window, why, exact));
         }
@@ -438,7 +470,7 @@ impl Planned<'_> {
                 seqs = request.n_seq_max,
                 copies = u64::from(self.rollback) + 1,
             );
-            items.push(self.item("recurrent state", Kind::Kv, backing, kv.recurrent, why, false));
+            items.push(self.item("recurrent state", Kind::Kv, backing, kv.recurrent, why, exact && self.rollback == 0));
         }
         Ok(kv.per_token)
     }
@@ -453,9 +485,11 @@ impl Planned<'_> {
         let n_vocab = u64::from(self.shape.n_vocab);
         // The graph is reserved for whole sequences: the tokens are rounded up to a multiple of them.
         let n_tokens = n_ubatch.checked_next_multiple_of(request.n_seq_max).unwrap_or(n_ubatch);
-        let n_outputs = self.outputs.min(n_ubatch);
+        let outputs = if self.shape.embeds() { whole_batch(request)? } else { self.outputs };
+        let n_outputs = outputs.min(n_ubatch);
         let layout = ComputeLayout {
             cells,
+            n_seq_max: request.n_seq_max,
             n_tokens,
             n_outputs,
             type_k: self.type_k,
@@ -464,15 +498,17 @@ impl Planned<'_> {
         };
         let Derived { bytes, derivation, exact } =
             compute::compute_bytes(self.shape, &layout).ok_or(PlanError::Overflow { what: "the compute buffer" })?;
-        let exact = exact && !request.device.is_gpu();
+        // Snapshots for taking tokens back are more outputs of a recurrent layer, which nobody compared.
+        let snapshots = self.rollback > 0 && self.shape.layers.iter().any(|layer| layer.recurrent_f32 > 0);
+        let exact = exact && !request.device.is_gpu() && !snapshots;
         items.push(self.item("compute", Kind::Compute, self.scratch_backing(request.device), bytes, derivation, exact));
 
-        let rows = u64::from(self.outputs.max(request.n_seq_max));
-        // An encoder is asked for vectors, and llama.cpp makes room for logits all the same.
-        let width = n_vocab + if self.shape.encoder { u64::from(self.shape.n_embd) } else { 0 };
+        let rows = u64::from(outputs.max(request.n_seq_max));
+        // An embedding model is asked for vectors of all tokens, and llama.cpp makes room for logits all the same.
+        let width = n_vocab + if self.shape.embeds() { u64::from(self.shape.n_embd) } else { 0 };
         let output = Bytes::product(&[rows, width, 4]).ok_or(PlanError::Overflow { what: "the output buffer" })?;
         let why = format!("{rows} outputs × {width} values × 4 B");
-        items.push(self.item("output", Kind::Output, Backing::Anonymous, output, why, !self.shape.encoder));
+        items.push(self.item("output", Kind::Output, Backing::Anonymous, output, why, true));
 
         let tables = Bytes::product(&[n_vocab, compute::TABLE_BYTES_PER_TOKEN])
             .ok_or(PlanError::Overflow { what: "the vocabulary" })?;
@@ -488,7 +524,8 @@ impl Planned<'_> {
         }
     }
 }
-/// Whether weights and KV of the class were compared with llama.cpp's own account, byte by byte.
-fn is_checked(class: ArchClass) -> bool {
-    matches!(class, ArchClass::Dense | ArchClass::MixtureOfExperts | ArchClass::Encoder)
+/// Whether weights and state of such a model were compared with llama.cpp's own account, byte by byte.
+fn is_checked(shape: &ModelShape) -> bool {
+    matches!(shape.class(), ArchClass::Dense | ArchClass::MixtureOfExperts | ArchClass::Encoder)
+        || (compute::FOLLOWED.contains(&shape.architecture.as_str()) && !shape.graph.unfollowed)
 }

@@ -27,6 +27,8 @@ pub struct ModelShape {
     pub experts: Option<Experts>,
     /// The model has no autoregressive state: all tokens of a text are computed at once (BERT and its kin).
     pub encoder: bool,
+    /// What else the compute graph depends on.
+    pub graph: GraphDims,
     /// Size of all tensors.
     pub weights: Weights,
     /// Trained parameters.
@@ -44,6 +46,75 @@ pub struct Weights {
     pub token_embedding: Bytes,
     /// The token embedding table is the output matrix too, so a GPU needs a second view of it.
     pub tied_output: bool,
+}
+
+/// How an embedding model makes one vector of many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// It does not: the model makes logits.
+    #[default]
+    None,
+    /// Their mean.
+    Mean,
+    /// The first or the last.
+    OneToken,
+    /// A score of how well two texts match.
+    Rank,
+}
+
+/// Dimensions that only the compute graphs of some architectures depend on: of all layers alike, 0 or `false` where a file
+/// has none. Names are those of llama.cpp's keys where there is one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GraphDims {
+    /// The file has parts that change the graph in ways the planner does not follow; the compute buffer is an estimate.
+    pub unfollowed: bool,
+    /// How it pools.
+    pub pooling: Pooling,
+    /// One matrix makes queries, keys and values.
+    pub fused_qkv: bool,
+    /// First layers without experts (`leading_dense_block_count`).
+    pub dense_layers: u32,
+    /// Width of the experts that see every token, together.
+    pub n_ff_shared: u32,
+    /// Weights of chosen experts are divided by their sum (`expert_weights_norm`).
+    pub expert_norm: bool,
+    /// The choice of experts has a bias of its own.
+    pub expert_bias: bool,
+    /// Latent attention: rank of the queries' compression, 0 when they are not compressed.
+    pub q_lora_rank: u32,
+    /// Latent attention: width of a key head, decompressed (`key_length_mla`).
+    pub head_dim_k_mla: u32,
+    /// Latent attention: width of a value head, decompressed (`value_length_mla`).
+    pub head_dim_v_mla: u32,
+    /// Width of the input that each layer gets by token (`embedding_length_per_layer_input`).
+    pub per_layer_embd: u32,
+    /// State space: width of the convolution (`ssm.conv_kernel`).
+    pub ssm_conv: u32,
+    /// State space: `ssm.inner_size`.
+    pub ssm_inner: u32,
+    /// State space: `ssm.state_size`.
+    pub ssm_state: u32,
+    /// State space: `ssm.time_step_rank`.
+    pub ssm_rank: u32,
+    /// State space: `ssm.group_count`.
+    pub ssm_groups: u32,
+    /// State space: what comes out is normed by group.
+    pub ssm_norm: bool,
+    /// Short convolutions: `shortconv.l_cache`.
+    pub short_conv: u32,
+    /// RWKV: width of a head (`wkv.head_size`).
+    pub wkv_head: u32,
+    /// RWKV 6: rank of what mixes tokens.
+    pub rwkv_mix_rank: u32,
+    /// RWKV: rank of the decay.
+    pub rwkv_decay_rank: u32,
+    /// RWKV 7: rank of the learning rate.
+    pub rwkv_rate_rank: u32,
+    /// RWKV 7: rank of the way back to the first layer's values.
+    pub rwkv_value_rank: u32,
+    /// RWKV 7: rank of the gate, 0 without one.
+    pub rwkv_gate_rank: u32,
 }
 
 /// Counts of a mixture of experts, the same in every layer that has experts.
@@ -99,21 +170,33 @@ pub enum Attention {
     Shared {
         /// Query heads.
         n_head: u32,
+        /// Width of one key head.
+        head_dim_k: u32,
+        /// Width of one value head.
+        head_dim_v: u32,
+        /// Tokens it looks back at; `None` is the whole context.
+        window: Option<u32>,
     },
     /// Does not attend (a recurrent layer, or a feed-forward one).
     None,
 }
 
 impl Attention {
-    /// Width of one token's queries, over all heads, in elements. 0 where it does not attend or the width is not known.
+    /// Width of one key head, in elements; 0 where it does not attend.
     #[must_use]
-    pub const fn q_row(&self) -> u64 {
+    pub const fn head_dim_k(&self) -> u32 {
         match *self {
-            Self::Grouped { n_head, head_dim_k, .. } => n_head as u64 * head_dim_k as u64,
-            Self::Latent { n_head, kv_lora_rank, rope_dim } => {
-                (n_head as u64).saturating_mul(kv_lora_rank as u64 + rope_dim as u64)
-            }
-            Self::Shared { .. } | Self::None => 0,
+            Self::Grouped { head_dim_k, .. } | Self::Shared { head_dim_k, .. } => head_dim_k,
+            Self::Latent { kv_lora_rank, rope_dim, .. } => kv_lora_rank.saturating_add(rope_dim),
+            Self::None => 0,
+        }
+    }
+    /// Width of one value head, in elements; 0 where no values are kept.
+    #[must_use]
+    pub const fn head_dim_v(&self) -> u32 {
+        match *self {
+            Self::Grouped { head_dim_v, .. } | Self::Shared { head_dim_v, .. } => head_dim_v,
+            Self::Latent { .. } | Self::None => 0,
         }
     }
     /// Width of one token's keys, over all heads, in elements. 0 where none are stored.
@@ -137,7 +220,7 @@ impl Attention {
     #[must_use]
     pub const fn n_head(&self) -> u32 {
         match *self {
-            Self::Grouped { n_head, .. } | Self::Latent { n_head, .. } | Self::Shared { n_head } => n_head,
+            Self::Grouped { n_head, .. } | Self::Latent { n_head, .. } | Self::Shared { n_head, .. } => n_head,
             Self::None => 0,
         }
     }
@@ -145,7 +228,7 @@ impl Attention {
     #[must_use]
     pub const fn window(&self) -> Option<u32> {
         match *self {
-            Self::Grouped { window, .. } => window,
+            Self::Grouped { window, .. } | Self::Shared { window, .. } => window,
             _ => None,
         }
     }
@@ -205,6 +288,7 @@ impl ModelShape {
             n_ctx_train,
             experts: None,
             encoder: false,
+            graph: GraphDims::default(),
             weights,
             parameters,
             active_parameters: parameters,
@@ -232,22 +316,16 @@ impl ModelShape {
         }
     }
 
+    /// Whether it makes vectors of texts.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.encoder || self.graph.pooling != Pooling::None
+    }
+
     /// Layers in all.
     #[must_use]
     pub fn n_layer(&self) -> usize {
         self.layers.len()
-    }
-
-    /// The widest feed-forward part of any layer: dense, or all experts that one token passes through.
-    #[must_use]
-    pub fn n_ff_max(&self) -> u32 {
-        self.layers.iter().map(|layer| layer.n_ff).max().unwrap_or(0)
-    }
-
-    /// The largest number of query heads of any layer.
-    #[must_use]
-    pub fn n_head_max(&self) -> u32 {
-        self.layers.iter().map(|layer| layer.attention.n_head()).max().unwrap_or(0)
     }
 
     /// Bytes that one token reads from the weights: the active share of them. What decode speed is bounded by.

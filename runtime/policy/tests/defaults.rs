@@ -122,8 +122,13 @@ fn the_memory_cap_is_the_tighter_of_gpu_and_memory() {
 
 #[test]
 fn without_a_word_a_plan_asks_for_the_defaults() {
-    assert_eq!(air().request(), PlanRequest::new(Device::UnifiedGpu));
-    assert_eq!(on_cpu().request(), PlanRequest::new(Device::Cpu));
+    // The prompt cache follows from the model.
+    let asks = |defaults: Defaults, device| {
+        let prompt_cache = defaults.prompt_cache.value;
+        assert_eq!(defaults.request(), PlanRequest { prompt_cache, ..PlanRequest::new(device) });
+    };
+    asks(air(), Device::UnifiedGpu);
+    asks(on_cpu(), Device::Cpu);
 }
 
 #[test]
@@ -132,4 +137,12 @@ fn every_default_says_why() {
     let settings: Vec<_> = json.as_object().unwrap().values().filter_map(|setting| setting.get("why")).collect();
     assert!(settings.len() >= 14, "{} settings", settings.len());
     assert!(settings.iter().all(|why| !why.as_str().unwrap().is_empty()));
+}
+
+#[test]
+fn a_model_that_cannot_be_kept_as_the_default_has_it_is_kept_as_f16() {
+    let machine = Machine::cpu("this machine", Bytes::gib(16), 6);
+    let latent = defaults(&machine, Some(&common::deepseek_v3()));
+    assert_eq!((latent.type_k.value, latent.type_v.value), (KvType::F16, KvType::F16));
+    assert!(plan(&common::deepseek_v3(), &latent.request()).is_ok());
 }

@@ -69,9 +69,9 @@ fn latent_attention_keeps_one_row_and_no_values() {
     assert_eq!(deepseek_v3().class(), ArchClass::Latent);
     let bytes = kv(&deepseek_v3(), 4096, KvType::F16);
     assert_eq!(bytes.per_token, Bytes(61 * 576 * 2));
-    // The type of V, which is not kept, makes no difference.
-    let layout = layout(4096, 1, KvType::F16, KvType::F32);
-    assert_eq!(kv_bytes(&deepseek_v3(), &layout).unwrap(), bytes);
+    // The engine refuses two types, though no V is kept.
+    let error = kv_bytes(&deepseek_v3(), &layout(4096, 1, KvType::Q8_0, KvType::F16)).unwrap_err();
+    assert!(error.to_string().contains("both q8_0 and f16"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! The host asks early and says what it does if nothing is released. An app that ignores all of this is still correct:
 //! the default answer is honest ("released nothing").
+//!
+//! What counts is what the machine gets back. A conversation that is dropped gives its KV back at once. The app's own heap
+//! never shrinks, because a Wasm memory cannot: what is freed in it keeps the app from growing, no more.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -107,10 +110,40 @@ impl Budget {
         host::budget()
     }
 
-    /// The lease now, then every change. A slow reader sees the newest, not all of them.
+    /// The lease now, then every change, for apps that [`answer`](Self::answer) themselves: while somebody holds this, the
+    /// SDK does not say "released nothing" in their place. A slow reader sees the newest, not all of them;
+    /// one whose [`epoch`](Self::epoch) was seen before changed in [`visible`](Self::visible) only.
+    ///
+    /// ```
+    /// use locara::testing::{self, Script};
+    /// use locara::{App, Budget, Failure, Pressure, Release};
+    ///
+    /// async fn app(_: &mut App) -> Result<(), Failure> {
+    ///     let mut changes = Budget::changes();
+    ///     while let Some(budget) = changes.next().await {
+    ///         if budget.release > 0 {
+    ///             budget.answer(Release::Done(budget.release));
+    ///             break;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let asked = Budget::of(1_000_000).asking(Pressure::Tight, 4096);
+    /// let run = testing::run(app, Script::new().budget_at(0, asked));
+    /// assert_eq!(run.released(1), 4096);
+    /// ```
     #[must_use]
     pub fn changes() -> Changes {
+        REGISTRY.with_borrow_mut(|registry| registry.readers += 1);
         Changes { host: host::BudgetChanges::new() }
+    }
+
+    /// Answers this epoch, as often as there is news; the newest answer counts, and none once a newer epoch has begun.
+    /// Needed by readers of [`changes`](Self::changes), and after a [`Release::Pledge`] that was kept.
+    pub fn answer(&self, release: Release) {
+        REGISTRY.with_borrow_mut(|registry| registry.answered = Some(self.epoch));
+        host::answer_epoch(self.epoch, release);
     }
 
     /// Calls `answer` whenever the host changes the lease, beside what the app is doing. It replaces an earlier one.
@@ -132,6 +165,12 @@ pub struct Changes {
     host: host::BudgetChanges,
 }
 
+impl Drop for Changes {
+    fn drop(&mut self) {
+        REGISTRY.with_borrow_mut(|registry| registry.readers = registry.readers.saturating_sub(1));
+    }
+}
+
 impl Changes {
     /// The lease now at the first call, then the next change; `None` when the host is done with this run.
     pub async fn next(&mut self) -> Option<Budget> {
@@ -151,21 +190,33 @@ pub enum Release {
     Defer(Duration),
 }
 
-/// Memory of the app that the host may ask back by name: a cache, an index.
+/// Memory of the app that the host may ask back by name: a cache, an index, conversations that can be had again.
+///
+/// The SDK answers the host: it pledges what the pools can release, runs them, those with the lowest priority first, until
+/// enough is released, and says how much that was.
 ///
 /// ```
-/// # use std::{cell::RefCell, collections::HashMap, rc::Rc};
-/// # use locara::{App, Failure, Pool, testing::{self, Script}};
-/// # async fn app(app: &mut App) -> Result<(), Failure> {
-/// let pages: Rc<RefCell<HashMap<u32, Vec<u8>>>> = Rc::default();
-/// let pool = Pool::new("pages", 10, {
-///     let pages = Rc::clone(&pages);
-///     move |_wanted| pages.borrow_mut().drain().map(|(_, page)| page.len() as u64).sum()
-/// });
-/// pages.borrow_mut().insert(1, vec![0; 4096]);
-/// pool.set_reclaimable(4096);
-/// # Ok(()) }
-/// # testing::run(app, Script::new()).expect_output("");
+/// use std::{cell::RefCell, collections::HashMap, rc::Rc};
+/// use locara::testing::{self, Script};
+/// use locara::{App, Budget, Failure, Pool, Pressure};
+///
+/// async fn app(app: &mut App) -> Result<(), Failure> {
+///     let pages: Rc<RefCell<HashMap<u32, Vec<u8>>>> = Rc::default();
+///     let pool = Pool::new("pages", 10, {
+///         let pages = Rc::clone(&pages);
+///         move |_wanted| pages.borrow_mut().drain().map(|(_, page)| page.len() as u64).sum()
+///     });
+///     pages.borrow_mut().insert(1, vec![0; 4096]);
+///     pool.set_reclaimable(4096);
+///     app.input.text().await?;
+///     Ok(())
+/// }
+///
+/// // The host asks while the app waits for its input.
+/// let asked = Budget::of(1_000_000).asking(Pressure::Tight, 1000);
+/// let run = testing::run(app, Script::new().input("…").budget_at(0, asked));
+/// assert_eq!((run.pledged(1), run.released(1)), (1000, 4096));
+/// assert_eq!(run.reclaimable["pages"], 0);
 /// ```
 #[must_use = "a pool that is dropped is no longer asked"]
 pub struct Pool {
@@ -223,6 +274,10 @@ type Handler = Rc<dyn Fn(Budget) -> LocalBoxFuture<'static, Release>>;
 struct Registry {
     handler: Option<Handler>,
     pools: Vec<Weak<Inner>>,
+    /// How many [`Changes`] there are.
+    readers: usize,
+    /// The last epoch that the app itself answered.
+    answered: Option<u32>,
 }
 
 thread_local! {
@@ -230,29 +285,43 @@ thread_local! {
     static REGISTRY: RefCell<Registry> = RefCell::default();
 }
 
-/// Answers a change of the lease: first the pools, the lowest priority first, then the app's own handler.
-pub(crate) async fn answer(mut budget: Budget) -> Release {
-    let released = reclaim(budget.release);
+/// Answers a change of the lease: first the pools, the lowest priority first, then the app's own handler. `None` leaves
+/// the answer to a reader of [`Changes`].
+pub(crate) async fn answer(mut budget: Budget) -> Option<Release> {
+    let pools = reclaim(&budget);
+    let released = pools.unwrap_or(0);
     budget.release = budget.release.saturating_sub(released);
-    let handler = REGISTRY.with_borrow(|registry| registry.handler.clone());
-    match handler {
-        None => Release::Done(released),
-        Some(handler) => match handler(budget).await {
-            Release::Done(more) => Release::Done(released.saturating_add(more)),
-            Release::Pledge(more, eta) => Release::Pledge(released.saturating_add(more), eta),
-            defer @ Release::Defer(_) => defer,
-        },
-    }
+    let (handler, elsewhere) = REGISTRY.with_borrow(|registry| {
+        (registry.handler.clone(), registry.readers > 0 || registry.answered == Some(budget.epoch))
+    });
+    let Some(handler) = handler else {
+        return (pools.is_some() || !elsewhere).then_some(Release::Done(released));
+    };
+    Some(match handler(budget).await {
+        Release::Done(more) => Release::Done(released.saturating_add(more)),
+        Release::Pledge(more, eta) => Release::Pledge(released.saturating_add(more), eta),
+        defer @ Release::Defer(_) => defer,
+    })
 }
 
-/// Asks the pools until `wanted` bytes are released or none is left. Returns what was released.
-fn reclaim(wanted: u64) -> u64 {
+/// Pledges what the pools can release of what is wanted, and asks them until that is released or none is left. Returns
+/// what was released; `None` if there are no pools.
+fn reclaim(budget: &Budget) -> Option<u64> {
+    let wanted = budget.release;
     // Taken out first: a `reclaim` of the app may make or drop pools.
     let mut pools: Vec<Rc<Inner>> = REGISTRY.with_borrow_mut(|registry| {
         registry.pools.retain(|pool| pool.strong_count() > 0);
         registry.pools.iter().filter_map(Weak::upgrade).collect()
     });
+    if pools.is_empty() {
+        return None;
+    }
     pools.sort_by_key(|pool| pool.priority);
+    let reclaimable = pools.iter().fold(0_u64, |sum, pool| sum.saturating_add(*pool.reclaimable.borrow()));
+    let pledge = reclaimable.min(wanted);
+    if pledge > 0 {
+        host::answer_epoch(budget.epoch, Release::Pledge(pledge, Duration::ZERO));
+    }
     let mut released = 0_u64;
     for pool in pools {
         if released >= wanted {
@@ -263,7 +332,7 @@ fn reclaim(wanted: u64) -> u64 {
         pool.set_reclaimable(left);
         released = released.saturating_add(freed);
     }
-    released
+    Some(released)
 }
 
 /// Forgets the handler and the pools of a run that ended, so that the next test on this thread starts clean.

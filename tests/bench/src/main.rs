@@ -10,6 +10,7 @@ mod instances;
 mod memory;
 mod model;
 mod planner;
+mod prediction;
 mod quality;
 mod report;
 mod sandbox;
@@ -67,6 +68,7 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
     let sandbox = runtime.block_on(Sandbox::new(Arc::new(Scripted::new(Pace::Ready))))?;
     let instances = instances::measure(&runtime, host, &sandbox)?;
     let planner = planner::measure(&[("locara-tiny", &tiny), (LARGE, large)], options)?;
+    let prediction = prediction::measure(options, &memory)?;
     let quality = quality::measure(&tiny, options)?;
     let figures = Figures {
         decode_ratio: speed.decode.ratio().median,
@@ -80,11 +82,13 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
         instance_kib: instances.idle_kib,
         plan_ms: planner.plan_ms(),
         plan_error_bytes: planner.worst(),
+        prediction_median_ppm: prediction.median(),
+        prediction_worst_ppm: prediction.worst(),
         anon_weight_bytes: memory.anonymous_weights(),
     };
     let mut sections = vec![speed.section()];
     sections.extend(guest.sections());
-    sections.extend([instances.section(), memory.section(), planner.section(), quality.section()]);
+    sections.extend([instances.section(), memory.section(), planner.section(), prediction.section(), quality.section()]);
     Ok((sections, figures))
 }
 

@@ -8,7 +8,7 @@ use locara_engine::shape::model_shape;
 use locara_engine::{Engine, Event};
 use locara_gguf::Gguf;
 use locara_platform::{Host, MappingMemory, Platform, ProcessMemory};
-use locara_policy::{Bytes, Device, Plan, plan};
+use locara_policy::{Bytes, Device, Kind, Plan, plan};
 use tokio::runtime::Runtime;
 
 use crate::model::{ModelFile, plan_request};
@@ -69,6 +69,15 @@ impl Memory {
     /// Bytes of weights that the system cannot simply drop.
     pub(crate) fn anonymous_weights(&self) -> u64 {
         self.mapping.anonymous_bytes + self.mapping.dirty_bytes
+    }
+
+    /// What the process holds of the model by group, with the kind that stands for the group, planned and measured.
+    pub(crate) fn against_plan(&self) -> [(&'static str, Kind, Bytes, Bytes); 2] {
+        let anonymous = self.working.rss_anon_bytes.saturating_sub(self.before.rss_anon_bytes);
+        [
+            ("weights", Kind::WeightsMapped, self.planned.file_backed, Bytes(self.mapping.resident_bytes)),
+            ("anonymous", Kind::Tables, self.planned.anonymous, Bytes(anonymous)),
+        ]
     }
 
     pub(crate) fn section(&self) -> Section {

@@ -58,6 +58,9 @@ pub(crate) struct Figures {
     pub(crate) plan_ms: f64,
     /// Largest difference between planned and allocated bytes of one kind.
     pub(crate) plan_error_bytes: u64,
+    /// Prediction error over the zoo, millionths of the plan: the middle one without sign, the one furthest from zero.
+    pub(crate) prediction_median_ppm: u64,
+    pub(crate) prediction_worst_ppm: i64,
     /// Bytes of weights that are not clean pages of their file.
     pub(crate) anon_weight_bytes: u64,
 }
@@ -68,7 +71,7 @@ impl fmt::Display for Figures {
             f,
             "figures: decode_ratio={:.3} prefill_ratio={:.3} batch4_ratio={:.3} batch8_ratio={:.3} wasm_ratio={:.3} \
              token_us={:.3} instantiate_p50_us={:.1} instantiate_p99_us={:.1} instance_kib={:.1} plan_ms={:.2} \
-             plan_error_bytes={} anon_weight_bytes={}",
+             plan_error_bytes={} prediction_median_ppm={} prediction_worst_ppm={} anon_weight_bytes={}",
             self.decode_ratio,
             self.prefill_ratio,
             self.batch4_ratio,
@@ -80,6 +83,8 @@ impl fmt::Display for Figures {
             self.instance_kib,
             self.plan_ms,
             self.plan_error_bytes,
+            self.prediction_median_ppm,
+            self.prediction_worst_ppm,
             self.anon_weight_bytes,
         )
     }
@@ -103,13 +108,15 @@ mod tests {
             instance_kib: 40.0,
             plan_ms: 20.0,
             plan_error_bytes: 0,
+            prediction_median_ppm: 0,
+            prediction_worst_ppm: 0,
             anon_weight_bytes: 0,
         };
         assert_eq!(
             figures.to_string(),
             "figures: decode_ratio=1.000 prefill_ratio=0.990 batch4_ratio=1.000 batch8_ratio=1.000 wasm_ratio=0.999 \
              token_us=0.310 instantiate_p50_us=10.0 instantiate_p99_us=20.0 instance_kib=40.0 plan_ms=20.00 \
-             plan_error_bytes=0 anon_weight_bytes=0"
+             plan_error_bytes=0 prediction_median_ppm=0 prediction_worst_ppm=0 anon_weight_bytes=0"
         );
     }
 

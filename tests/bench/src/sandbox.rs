@@ -22,7 +22,7 @@ const LIMIT: u64 = 64 << 20;
 struct One(SharedEngine);
 
 impl Models for One {
-    fn engine(&self, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
+    fn engine(&self, _app: &str, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
         std::future::ready(Ok(self.0.clone())).boxed()
     }
 

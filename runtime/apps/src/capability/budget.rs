@@ -37,17 +37,20 @@ impl BudgetHeld {
     }
 
     fn publish(&self) {
-        let pools = self.pools.iter().map(|(_, pool)| pool.clone()).collect();
-        // The host may have stopped listening; then there is nobody to tell.
-        let _ = self.lease.pools.send(pools);
+        self.lease.publish(self.pools.iter().map(|(_, pool)| pool.clone()).collect());
     }
 
     fn answer(&self, epoch: u32, answer: wit::Answer) {
-        if let Some(answered) = answered(epoch, answer)
-            && epoch <= self.lease.state.borrow().epoch
-        {
-            let _ = self.lease.answer.send(Some(answered));
+        if let Some(answered) = answered(epoch, answer) {
+            self.lease.answer(answered);
         }
+    }
+}
+
+impl Drop for BudgetHeld {
+    /// The pools end with the instance.
+    fn drop(&mut self) {
+        self.lease.publish(Vec::new());
     }
 }
 
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_an_epoch_that_never_was_is_ignored() {
-        let (mut lease, end) = Lease::new(BudgetState::calm(100));
+        let (lease, end) = Lease::new(BudgetState::calm(100));
         let held = BudgetHeld::new(end);
         held.answer(7, wit::Answer::Done(5.0));
         assert_eq!(*lease.answers().borrow(), None);

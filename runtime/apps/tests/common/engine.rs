@@ -1,7 +1,7 @@
 //! An engine of known behaviour: token `i` of an answer to `n` messages is ` n.i`.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct Scripted {
     next: AtomicU64,
     held: watch::Sender<Held>,
     cancelled: Arc<Mutex<HashSet<u64>>>,
+    stopped: AtomicBool,
+    gone: AtomicBool,
     /// Every request that came.
     pub requests: Mutex<Vec<Request>>,
     /// Requests fail with this after two tokens.
@@ -47,9 +49,27 @@ impl Scripted {
             next: AtomicU64::new(1),
             held: watch::Sender::new(Held::default()),
             cancelled: Arc::default(),
+            stopped: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             requests: Mutex::default(),
             fails: Mutex::default(),
         })
+    }
+
+    /// Unloads it: it says that it is gone.
+    pub fn unload(&self) {
+        self.stop();
+        self.gone.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops it, as a crash would: nobody knows before the next request.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Sessions that are open.
+    pub fn sessions(&self) -> usize {
+        self.held.borrow().sessions.len()
     }
 
     /// Waits until no request runs and no session is open. Fails the test instead of hanging it.
@@ -74,6 +94,9 @@ impl Scripted {
     }
 
     fn opened(&self) -> Reply<SessionId> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return answered(Err(EngineError::Stopped));
+        }
         let id = self.id();
         self.held.send_modify(|held| {
             held.sessions.insert(id);
@@ -120,6 +143,10 @@ impl Engine for Scripted {
         let prompt_tokens = messages(&request.prompt);
         let max_tokens = request.max_tokens;
         self.requests.lock().unwrap().push(request);
+        if self.stopped.load(Ordering::Relaxed) {
+            let _ = sender.try_send(Event::Done(Err(EngineError::Stopped)));
+            return Generation::new(RequestId(id), events);
+        }
         self.held.send_modify(|held| {
             held.running.insert(id);
         });
@@ -170,5 +197,8 @@ impl Engine for Scripted {
     }
     fn stats(&self) -> Reply<EngineStats> {
         answered(Ok(EngineStats::default()))
+    }
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
     }
 }

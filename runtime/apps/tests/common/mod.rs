@@ -40,7 +40,7 @@ impl TestModels {
 }
 
 impl Models for TestModels {
-    fn engine(&self, role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
+    fn engine(&self, _app: &str, role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
         let engine = self.0.lock().unwrap().get(role).cloned();
         let missing = ModelError::Unavailable(format!("no model for `{role}`"));
         async move { engine.ok_or(missing) }.boxed()
@@ -90,6 +90,13 @@ impl World {
     pub fn start(&self, app: &Arc<Prepared>, arguments: &[&str], input: &str) -> RunHandle {
         let input = Box::new(std::io::Cursor::new(input.as_bytes().to_vec()));
         self.host.run(app, invocation(arguments, input))
+    }
+
+    /// Starts a run whose lease the test holds.
+    pub fn lend(&self, app: &Arc<Prepared>, arguments: &[&str], input: locara_apps::Input) -> (RunHandle, Lease) {
+        let (lease, end) = Lease::new(BudgetState::calm(1_000_000));
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        (self.host.run(app, Invocation { arguments, input, lease: end }), lease)
     }
 
     /// Runs to the end.

@@ -5,16 +5,10 @@ use std::path::Path;
 use locara_manifest::{Diagnosis, Grants, Manifest};
 use serde_json::json;
 
-use crate::{
-    exit::Exit,
-    failure::{Failure, io},
-    print,
-};
+use crate::{exit::Exit, failure::Failure, installed, print};
 
 pub(super) fn run(path: &Path, as_json: bool) -> Result<Exit, Failure> {
-    let file = if path.is_dir() { path.join("locara.json") } else { path.to_owned() };
-    let text = fs_err::read(&file)
-        .map_err(|error| io("read the manifest", error).help("name a locara.json or the folder it is in"))?;
+    let (file, text) = installed::manifest_text(path)?;
     match Manifest::parse(&file.display().to_string(), text) {
         Ok(manifest) if as_json => {
             print::json(&json!({"ok": true, "id": manifest.id.as_str(), "version": manifest.version.to_string()}));

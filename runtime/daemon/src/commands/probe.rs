@@ -4,18 +4,16 @@ use std::path::Path;
 
 use locara_engine::llama;
 
-use crate::{exit::Exit, failure::Failure, host, print};
+use crate::{
+    exit::Exit,
+    failure::{Failure, one_line},
+    host, print,
+};
 
 pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
     // One line: the parent reads the end of standard error.
-    let fail = |error: &dyn std::error::Error| {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        anstream::eprintln!("{text}");
+    let fail = |error: &(dyn std::error::Error + 'static)| {
+        anstream::eprintln!("{}", one_line(error));
         Ok(Exit::Failure)
     };
     let machine = host::machine()?;

@@ -78,7 +78,7 @@ type Outcome = Result<RunReport, RunFailure>;
 /// Passes on output, progress and log lines until the run has ended; Ctrl-C and SIGTERM stop it. Returns the output only
 /// for `--json`.
 async fn relay(mut handle: locara_apps::RunHandle, as_json: bool) -> Result<(Outcome, String), Failure> {
-    let (stop, asked) = (handle.canceller(), host::asked_to_stop());
+    let (stop, asked) = (handle.control(), host::asked_to_stop());
     let stopper = tokio::spawn(async move { stop.cancel(asked.await) });
     let show_progress = !as_json && std::io::stderr().is_terminal();
     let mut collected = Vec::new();

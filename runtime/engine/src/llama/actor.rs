@@ -4,9 +4,15 @@
 //! (continuous batching). A request is admitted only when its cells are free for prompt and longest answer together, so a
 //! sequence never runs out of cells in the middle. A sequence whose reader does not read is left out of the batch; a
 //! request that fails is taken out and its neighbours are computed again without it.
+//!
+//! [`admission`] says who is next, [`pool`] makes the pool of cells larger and smaller and gives memory back.
+
+mod admission;
+mod pool;
 
 use std::{
     collections::VecDeque,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     LoadOptions, Shared,
     batch::Batch,
+    cache::StateCache,
     constraint::ActiveConstraint,
     context::{Context, DecodeError},
     embed,
@@ -27,9 +34,9 @@ use super::{
     sequence::{Flow, Sequence},
     sessions::Sessions,
 };
-use crate::api::{
-    Completion, EngineError, EngineStats, Event, Message, RequestId, Sampling, SessionId, Speaker, StopReason, Token,
-    Usage,
+use crate::{
+    api::{EngineError, EngineMemory, EngineStats, Event, RequestId, Sampling, SessionId, Token},
+    reclaim::{Admit, Class, Reclaim, Reclaimed, Throttle},
 };
 
 /// Prompt tokens in one step while other sequences decode: bounds the gap between their tokens.
@@ -49,6 +56,10 @@ pub(super) enum Command {
     Cancel(RequestId),
     Embed(Vec<Vec<Token>>, oneshot::Sender<Embeddings>),
     Stats(oneshot::Sender<Result<EngineStats, EngineError>>),
+    Reclaim(Reclaim, Instant, oneshot::Sender<Result<Reclaimed, EngineError>>),
+    Resize(u32, oneshot::Sender<Result<EngineMemory, EngineError>>),
+    Throttle(Throttle),
+    Resume,
     Stop,
 }
 
@@ -65,25 +76,52 @@ pub(super) struct Prepared {
     pub(super) offers_tools: bool,
     pub(super) splits_thinking: bool,
     pub(super) ignore_eos: bool,
+    pub(super) class: Class,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) armed: Arc<AtomicBool>,
     pub(super) submitted: Instant,
+}
+
+/// Bounds that were fixed with the load.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Tokens that prompt and answer of one sequence may take together.
+    pub(super) n_ctx: u32,
+    /// Sizes that the pool may be given, in cells.
+    pub(super) pool: RangeInclusive<u32>,
+}
+
+/// A request in the queue.
+struct Waiting {
+    session: SessionId,
+    /// The session ends with the request.
+    ephemeral: bool,
+    prepared: Prepared,
 }
 
 pub(super) struct Actor {
     model: Arc<Model>,
     context: Context,
     options: LoadOptions,
-    n_ctx: u32,
-    embeddings: bool,
+    limits: Limits,
+    /// The size of the pool at the load, cells.
+    loaded_cells: u32,
     commands: mpsc::UnboundedReceiver<Command>,
     shared: Arc<Shared>,
     abort: Arc<AtomicBool>,
     sessions: Sessions,
-    waiting: VecDeque<(SessionId, bool, Prepared)>,
+    waiting: VecDeque<Waiting>,
+    /// Requests in the batch, set aside, or parked.
     running: Vec<Sequence>,
     batch: Batch,
+    throttle: Throttle,
+    /// Background requests were parked and are not to go on yet.
+    background_held: bool,
+    /// Interactive requests admitted while a background request waited.
+    passed_over: u32,
     stats: EngineStats,
+    /// The watchers have not heard of the last change.
+    changed: bool,
     stopped: bool,
 }
 
@@ -92,21 +130,21 @@ impl Actor {
         model: Arc<Model>,
         context: Context,
         options: LoadOptions,
-        n_ctx: u32,
+        limits: Limits,
+        cache: StateCache,
         commands: mpsc::UnboundedReceiver<Command>,
         shared: Arc<Shared>,
-        embeddings: bool,
     ) -> Self {
         let abort = context.abort_flag();
-        let sessions = Sessions::new(context.n_seq_ids());
+        let sessions = Sessions::new(&context, cache);
         let batch = Batch::new(options.n_batch.max(options.n_seq_max) as usize);
-        let stats = EngineStats { kv_cells: context.kv_cells(), ..EngineStats::default() };
+        let loaded_cells = context.kv_cells();
         Self {
             model,
             context,
             options,
-            n_ctx,
-            embeddings,
+            limits,
+            loaded_cells,
             commands,
             shared,
             abort,
@@ -114,7 +152,11 @@ impl Actor {
             waiting: VecDeque::new(),
             running: Vec::new(),
             batch,
-            stats,
+            throttle: Throttle::default(),
+            background_held: false,
+            passed_over: 0,
+            stats: EngineStats { kv_cells: loaded_cells, ..EngineStats::default() },
+            changed: true,
             stopped: false,
         }
     }
@@ -127,6 +169,7 @@ impl Actor {
             self.take_commands();
             self.flush();
             self.admit();
+            self.publish();
             if !self.step() && !self.stopped {
                 self.wait();
             }
@@ -141,8 +184,8 @@ impl Actor {
             sequence.fail(EngineError::Stopped);
             let _ = sequence.flush();
         }
-        for (_, _, prepared) in self.waiting.drain(..) {
-            let _ = prepared.events.try_send(Event::Done(Err(EngineError::Stopped)));
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.prepared.events.try_send(Event::Done(Err(EngineError::Stopped)));
         }
     }
 
@@ -162,15 +205,17 @@ impl Actor {
     /// Nothing can be computed: sleeps until a command comes or a reader makes room or goes away.
     fn wait(&mut self) {
         let command = {
-            let readers: Vec<_> = self
-                .running
-                .iter()
-                .map(|sequence| {
-                    let sender = sequence.sender();
+            let running = self.running.iter().map(|sequence| {
+                let sender = sequence.sender();
+                if sequence.parked && !sequence.is_blocked() {
+                    async move { sender.closed().await }.boxed_local()
+                } else {
                     // `reserve` also resolves, with an error, when the reader goes away.
                     async move { drop(sender.reserve().await) }.boxed_local()
-                })
-                .collect();
+                }
+            });
+            let waiting = self.waiting.iter().map(|waiting| waiting.prepared.events.closed().boxed_local());
+            let readers: Vec<_> = running.chain(waiting).collect();
             let commands = &mut self.commands;
             futures::executor::block_on(async {
                 let next = commands.recv();
@@ -193,6 +238,7 @@ impl Actor {
     }
 
     fn obey(&mut self, command: Command) {
+        self.changed = true;
         match command {
             Command::Open(reply) => {
                 if let Err(Ok(orphan)) = reply.send(self.sessions.open()) {
@@ -208,7 +254,7 @@ impl Actor {
                 if let Some(sequence) = self.running.iter_mut().find(|s| s.session == session) {
                     sequence.cancel();
                 }
-                if let Some(at) = self.waiting.iter().position(|(id, ..)| *id == session) {
+                if let Some(at) = self.waiting.iter().position(|waiting| waiting.session == session) {
                     self.drop_waiting(at, Ok(()));
                 }
                 self.sessions.close(session, &mut self.context);
@@ -217,12 +263,12 @@ impl Actor {
             Command::Cancel(request) => {
                 if let Some(sequence) = self.running.iter_mut().find(|s| s.id == request) {
                     sequence.cancel();
-                } else if let Some(at) = self.waiting.iter().position(|(.., p)| p.id == request) {
+                } else if let Some(at) = self.waiting.iter().position(|waiting| waiting.prepared.id == request) {
                     self.drop_waiting(at, Ok(()));
                 }
             }
             Command::Embed(texts, reply) => {
-                let result = if self.embeddings {
+                let result = if self.context.embeds() {
                     embed::embed(&mut self.context, &mut self.batch, &texts, self.options.n_seq_max)
                 } else {
                     Err(EngineError::Unsupported(format!(
@@ -235,127 +281,62 @@ impl Actor {
             Command::Stats(reply) => {
                 let _ = reply.send(Ok(self.now()));
             }
+            Command::Reclaim(what, asked, reply) => {
+                let result = self.reclaim(what, asked);
+                // Who asked must not find older figures in the watch.
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Command::Resize(kv_cells, reply) => {
+                let result = self.resize(kv_cells);
+                self.publish();
+                let _ = reply.send(result);
+            }
+            Command::Throttle(throttle) => self.set_throttle(throttle),
+            Command::Resume => self.background_held = false,
             Command::Stop => self.stopped = true,
         }
     }
 
     fn now(&self) -> EngineStats {
         let none = SessionId(0);
-        let used = self.sessions.idle_cells(none) + self.running.iter().map(|s| s.n_past).sum::<usize>();
+        let in_cells = self.running.iter().filter(|s| !s.parked).map(|s| s.n_past).sum::<usize>();
         let to_u32 = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let active = || self.running.iter().filter(|s| s.is_active());
+        let background = || active().filter(|s| s.class == Class::Background);
         EngineStats {
             sessions: to_u32(self.sessions.len()),
-            running: to_u32(self.running.iter().filter(|s| !s.has_ended()).count()),
+            running: to_u32(active().count()),
+            running_background: to_u32(background().count()),
+            kv_cells_reserved: to_u32(active().map(|s| s.reserved).sum()),
+            kv_cells_background: to_u32(background().map(|s| s.reserved).sum()),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
-            kv_cells_used: to_u32(used),
+            parked: to_u32(self.running.iter().filter(|s| s.parked && !s.has_ended()).count()),
+            idle_sessions: to_u32(self.sessions.n_idle()),
+            kv_cells_used: to_u32(self.sessions.idle_cells(none) + in_cells),
+            kv_cells: self.context.kv_cells(),
+            cells_wanted: self.cells_wanted(),
+            prompt_cache_bytes: self.sessions.cache.memory_bytes(),
+            spilled_bytes: self.sessions.cache.disk_bytes(),
             ..self.stats
         }
     }
 
-    fn enqueue(&mut self, prepared: Prepared) {
-        let refuse = |prepared: &Prepared, shared: &Shared, error| {
-            shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            let _ = prepared.events.try_send(Event::Done(Err(error)));
-        };
-        if self.embeddings {
-            let error = EngineError::Unsupported("the model makes embeddings, not text".into());
-            return refuse(&prepared, &self.shared, error);
-        }
-        let (session, ephemeral) = match prepared.session {
-            Some(id) => (id, false),
-            None => match self.sessions.open() {
-                Ok(id) => (id, true),
-                Err(error) => return refuse(&prepared, &self.shared, error),
-            },
-        };
-        match self.sessions.get_mut(session) {
-            Ok(state) if state.busy => refuse(&prepared, &self.shared, EngineError::SessionBusy(session.0)),
-            Ok(state) => {
-                state.busy = true;
-                self.waiting.push_back((session, ephemeral, prepared));
-            }
-            Err(error) => refuse(&prepared, &self.shared, error),
+    /// Tells the watchers, if something has changed that they want to hear of.
+    fn publish(&mut self) {
+        if std::mem::take(&mut self.changed) {
+            self.shared.stats.send_replace(self.now());
         }
     }
 
-    /// Takes a request out of the queue; `Ok` means that it was cancelled.
-    fn drop_waiting(&mut self, at: usize, why: Result<(), EngineError>) {
-        let Some((session, ephemeral, prepared)) = self.waiting.remove(at) else { return };
-        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.stats.finished += 1;
-        let outcome = why.map(|()| Completion {
-            stop: StopReason::Cancelled,
-            usage: Usage {
-                prompt_tokens: u32::try_from(prepared.tokens.len()).unwrap_or(u32::MAX),
-                ..Usage::default()
-            },
-            message: Message::new(Speaker::Assistant, ""),
-            tokens: Vec::new(),
-        });
-        let _ = prepared.events.try_send(Event::Done(outcome));
-        self.sessions.unqueue(session, &mut self.context);
-        if ephemeral {
-            self.sessions.close(session, &mut self.context);
-        }
-    }
-
-    /// Moves requests from the queue into the batch, in order, while places and cells last.
-    fn admit(&mut self) {
-        while let Some(at) = self.waiting.iter().position(|(.., prepared)| prepared.events.is_closed()) {
-            self.drop_waiting(at, Ok(()));
-        }
-        while let Some((session, _, prepared)) = self.waiting.front() {
-            let session = *session;
-            let places = self.running.iter().filter(|s| !s.has_ended()).count();
-            if places >= self.options.n_seq_max as usize {
-                return;
-            }
-            let need = (prepared.tokens.len() + prepared.max_tokens as usize).min(self.n_ctx as usize);
-            if !self.make_room(session, need) {
-                return;
-            }
-            let Some(seq) = self.sessions.seq_for(session) else { return };
-            let Some((session, ephemeral, prepared)) = self.waiting.pop_front() else { return };
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            let n_past = self.reuse(session, seq, &prepared.tokens);
-            match Sequence::new(prepared, session, ephemeral, seq, n_past, &self.model) {
-                Some(sequence) => self.running.push(sequence),
-                None => self.sessions.rest(session, Vec::new(), &mut self.context),
+    fn set_throttle(&mut self, throttle: Throttle) {
+        self.throttle = throttle;
+        self.context.set_threads(throttle.n_threads.map_or(self.options.n_threads, |n| n.min(self.options.n_threads)));
+        if let Admit::Nothing { retry_after_ms } = throttle.admit {
+            while !self.waiting.is_empty() {
+                self.drop_waiting(0, Err(EngineError::Throttled { retry_after_ms }));
             }
         }
-    }
-
-    /// Frees cells and a sequence id for a request, from idle sessions. False if running requests hold too many.
-    fn make_room(&mut self, session: SessionId, need: usize) -> bool {
-        let reserved: usize = self.running.iter().filter(|s| !s.has_ended()).map(|s| s.reserved).sum();
-        let cells = self.context.kv_cells() as usize;
-        if reserved + need > cells {
-            return false;
-        }
-        while reserved + need + self.sessions.idle_cells(session) > cells {
-            if !self.sessions.evict_one(&mut self.context, session) {
-                return false;
-            }
-        }
-        while self.sessions.seq_for(session).is_none() {
-            if !self.sessions.evict_one(&mut self.context, session) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Cuts the session's cells back to what the prompt shares with them and returns how many tokens that is.
-    fn reuse(&mut self, session: SessionId, seq: i32, prompt: &[Token]) -> usize {
-        let held = self.sessions.get_mut(session).map(|s| std::mem::take(&mut s.tokens)).unwrap_or_default();
-        let shared = held.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-        // The last prompt token is always computed: its logits are wanted.
-        let keep = shared.min(prompt.len() - 1);
-        if keep == held.len() || self.context.truncate(seq, keep) {
-            return keep;
-        }
-        self.context.clear(seq);
-        0
     }
 
     /// Delivers events and retires what has ended.
@@ -367,6 +348,13 @@ impl Actor {
             }
             match sequence.flush() {
                 Flow::Closed => self.retire(at),
+                Flow::Blocked if sequence.has_ended() && !sequence.parked => {
+                    // Its reader may take its time; the working id is for those who still compute.
+                    if let Some(seq) = self.sessions.stand_back(sequence.session, &mut self.context) {
+                        sequence.seq = seq;
+                    }
+                    at += 1;
+                }
                 Flow::Open | Flow::Blocked => at += 1,
             }
         }
@@ -374,11 +362,17 @@ impl Actor {
 
     fn retire(&mut self, at: usize) {
         let mut sequence = self.running.swap_remove(at);
+        self.changed = true;
         self.stats.finished += 1;
         self.shared.finished.fetch_add(1, Ordering::Relaxed);
         self.shared.busy_ms.fetch_add(sequence.age_ms(), Ordering::Relaxed);
-        sequence.tokens.truncate(sequence.n_past);
-        self.sessions.rest(sequence.session, sequence.tokens, &mut self.context);
+        if sequence.parked {
+            // It has no cells; its saved state stays that of the session.
+            self.sessions.unqueue(sequence.session, &mut self.context);
+        } else {
+            sequence.tokens.truncate(sequence.n_past);
+            self.sessions.rest(sequence.session, sequence.tokens, &mut self.context);
+        }
         if sequence.ephemeral {
             self.sessions.close(sequence.session, &mut self.context);
         }
@@ -387,7 +381,7 @@ impl Actor {
     /// One batch for all sequences that can go on. False if there is none.
     fn step(&mut self) -> bool {
         let ready: Vec<usize> = (0..self.running.len())
-            .filter(|&at| !self.running[at].has_ended() && self.running[at].sender().capacity() > 0)
+            .filter(|&at| self.running[at].is_active() && self.running[at].sender().capacity() > 0)
             .collect();
         if ready.is_empty() {
             return false;
@@ -402,6 +396,7 @@ impl Actor {
         self.fill(ready);
         match self.context.decode(&mut self.batch) {
             Ok(()) => {
+                self.stats.steps += 1;
                 for &at in ready {
                     self.advance(at);
                 }
@@ -433,6 +428,8 @@ impl Actor {
     /// Decoding sequences first, one token each; prompts share the rest of the batch in the order of arrival.
     fn fill(&mut self, ready: &[usize]) {
         self.batch.clear();
+        let throttled = self.throttle.n_batch.map_or(usize::MAX, |n| n as usize);
+        let mut room = throttled.max(ready.len()).min(self.batch.room());
         for &at in ready {
             self.running[at].in_batch = 0;
             self.running[at].row = None;
@@ -445,11 +442,12 @@ impl Actor {
                 if sequence.in_prefill() != prefill {
                     continue;
                 }
-                let mut n = sequence.remaining().min(self.batch.room());
+                let mut n = sequence.remaining().min(room);
                 if prefill {
                     n = n.min(prefill_room);
                     prefill_room -= n;
                 }
+                room -= n;
                 for offset in 0..n {
                     let index = sequence.n_past + offset;
                     let last = index + 1 == sequence.tokens.len();

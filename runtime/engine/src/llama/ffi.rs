@@ -44,6 +44,9 @@ unsafe extern "C" {
         prefill_ms: *mut f64,
         decode_ms: *mut f64,
     ) -> i32;
+    pub(super) fn locara_state_size(ctx: *mut sys::llama_context, seq: i32) -> usize;
+    pub(super) fn locara_state_get(ctx: *mut sys::llama_context, seq: i32, data: *mut u8, size: usize) -> usize;
+    pub(super) fn locara_state_set(ctx: *mut sys::llama_context, seq: i32, data: *const u8, size: usize) -> usize;
     pub(super) fn locara_memory_breakdown(ctx: *const sys::llama_context, rows: *mut MemoryRow, n_max: i32) -> i32;
 }
 

@@ -160,6 +160,7 @@ impl Front {
             offers_tools,
             splits_thinking: is_chat,
             ignore_eos: request.ignore_eos,
+            class: request.class,
             events,
             armed,
             submitted,

@@ -11,6 +11,7 @@
 mod actor;
 mod backend;
 mod batch;
+mod cache;
 mod constraint;
 mod context;
 mod embed;
@@ -18,17 +19,20 @@ mod ffi;
 mod front;
 mod log;
 mod model;
+mod pages;
 mod perplexity;
 mod probe;
 mod reference;
 mod sampler;
 mod sequence;
 mod sessions;
+mod spill;
 
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -42,10 +46,11 @@ use locara_policy::KvType;
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use probe::{ProbeError, ProbeReport, dry_run, probe, probe_in_child};
 pub use reference::{ReferenceLoop, ReferenceTimes};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
-    actor::{Actor, Command},
+    actor::{Actor, Command, Limits},
+    cache::StateCache,
     context::{Context, ContextParams},
     front::{Front, Question},
     model::{Model, ModelParams},
@@ -56,6 +61,7 @@ use crate::{
         Reply, Request, RequestId, SessionId,
     },
     chat::ChatTemplate,
+    reclaim::{Reclaim, Reclaimed, Throttle},
 };
 
 /// How a model is loaded and served. Made by the host from the machine's facts; apps have no say in any of it.
@@ -85,6 +91,24 @@ pub struct LoadOptions {
     pub repack: bool,
     /// Requests that may wait for a place.
     pub queue_max: u32,
+}
+
+/// Where the states of idle sessions go when their cells are needed. The default is nowhere: they are computed again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Bound of the states in memory, bytes; to be reserved by the caller. 0 keeps none there.
+    pub prompt_cache_bytes: u64,
+    /// Where those go that the memory has no room for.
+    pub spill: Option<SpillOptions>,
+}
+
+/// Saved states on disk. They end with the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpillOptions {
+    /// Each engine makes a folder of its own below this one, which is the host's alone; it is made where it is missing.
+    pub dir: PathBuf,
+    /// Bound of this engine's files, bytes.
+    pub max_bytes: u64,
 }
 
 /// Why a model does not load.
@@ -133,17 +157,22 @@ pub(crate) struct Shared {
     /// Sum and count of finished requests' milliseconds, for the retry estimate.
     busy_ms: AtomicU64,
     finished: AtomicU64,
+    /// What the actor holds now.
+    memory: Mutex<EngineMemory>,
+    /// What the actor does now.
+    stats: watch::Sender<EngineStats>,
 }
 
 /// A model served by llama.cpp in this process. Dropping it stops the threads and frees everything.
 #[derive(Debug)]
 pub struct LlamaEngine {
     info: ModelInfo,
-    memory: EngineMemory,
     options: LoadOptions,
     questions: Option<mpsc::Sender<Question>>,
     commands: mpsc::UnboundedSender<Command>,
     abort: Arc<AtomicBool>,
+    /// A step that is stopped can be cut back. Recurrent state cannot: it would be computed again from the start.
+    interruptible: bool,
     shared: Arc<Shared>,
     next_request: AtomicU64,
     threads: Vec<JoinHandle<()>>,
@@ -164,6 +193,21 @@ impl LlamaEngine {
         path: &Path,
         digest: &str,
         options: LoadOptions,
+        progress: impl FnMut(f32) -> bool,
+    ) -> Result<Self, LoadError> {
+        Self::load_with_cache(path, digest, options, &CacheOptions::default(), progress)
+    }
+
+    /// [`LlamaEngine::load`], with places for the states of sessions that give way. A folder that cannot be used is logged,
+    /// and the engine works without it.
+    ///
+    /// # Errors
+    /// [`LoadError`]; nothing stays allocated.
+    pub fn load_with_cache(
+        path: &Path,
+        digest: &str,
+        options: LoadOptions,
+        cache: &CacheOptions,
         mut progress: impl FnMut(f32) -> bool,
     ) -> Result<Self, LoadError> {
         let refuse = |source| LoadError::Gguf { path: path.to_owned(), source };
@@ -206,13 +250,19 @@ impl LlamaEngine {
             n_embd: u32::try_from(model.n_embd()).unwrap_or(u32::MAX),
             has_chat_template: template.is_some(),
         };
-        let memory = context.measure();
         let abort = context.abort_flag();
-        let shared = Arc::new(Shared::default());
+        let interruptible = !context.is_recurrent();
+        let shared = Arc::new(Shared {
+            memory: Mutex::new(context.measure()),
+            stats: watch::Sender::new(EngineStats { kv_cells: context.kv_cells(), ..EngineStats::default() }),
+            ..Shared::default()
+        });
+        let limits = Limits { n_ctx: info.n_ctx, pool: pool_sizes(&gguf, &context, &options).map_err(refuse)? };
+        let cache = StateCache::new(cache, state_identity(digest, &options));
         let (questions, question_queue) = mpsc::channel(QUESTION_QUEUE);
         let (commands, command_queue) = mpsc::unbounded_channel();
         let front = Front::new(Arc::clone(&model), template, info.n_ctx, commands.clone(), Arc::clone(&shared));
-        let actor = Actor::new(model, context, options, info.n_ctx, command_queue, Arc::clone(&shared), embeddings);
+        let actor = Actor::new(model, context, options, limits, cache, command_queue, Arc::clone(&shared));
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let work = move || {
                 // The threads of llama.cpp's pool take over the class of the thread that computes. Being refused costs
@@ -230,11 +280,11 @@ impl LlamaEngine {
         ];
         Ok(Self {
             info,
-            memory,
             options,
             questions: Some(questions),
             commands,
             abort,
+            interruptible,
             shared,
             next_request: AtomicU64::new(1),
             threads,
@@ -251,6 +301,15 @@ impl LlamaEngine {
         let (reply, answer) = oneshot::channel();
         // A stopped actor drops the sender; the receiver then fails, which callers read as `Stopped`.
         let _ = self.commands.send(make(reply));
+        answer
+    }
+
+    /// A command that does not wait for the end of the step that is computed: that is stopped and computed again afterwards.
+    fn at_once<T>(&self, make: impl FnOnce(oneshot::Sender<Result<T, EngineError>>) -> Command) -> Reply<T> {
+        let answer = self.command(make);
+        if self.interruptible {
+            self.abort.store(true, Ordering::Relaxed);
+        }
         answer
     }
 
@@ -289,11 +348,16 @@ fn checked(gguf: Gguf) -> Result<Gguf, locara_gguf::GgufError> {
 }
 
 fn context_params(options: &LoadOptions, embeddings: bool) -> ContextParams {
+    let mut n_batch = options.n_batch.max(options.n_seq_max);
+    if embeddings {
+        // llama.cpp computes whole sequences: tokens that it adds to make them equal it would pool without having them, and abort.
+        n_batch = n_batch.checked_next_multiple_of(options.n_seq_max.max(1)).unwrap_or(n_batch);
+    }
     ContextParams {
         kv_cells: options.kv_cells.max(options.n_ctx),
-        n_batch: options.n_batch.max(options.n_seq_max),
+        n_batch,
         // An encoder sees a text as a whole: it must fit into one computation.
-        n_ubatch: if embeddings { options.n_batch } else { options.n_ubatch },
+        n_ubatch: if embeddings { n_batch } else { options.n_ubatch },
         n_seq_max: options.n_seq_max,
         type_k: options.type_k,
         type_v: options.type_v,
@@ -301,6 +365,36 @@ fn context_params(options: &LoadOptions, embeddings: bool) -> ContextParams {
         n_threads: options.n_threads,
         embeddings,
     }
+}
+
+/// Sizes that the pool may be given, in cells.
+///
+/// Texts to embed must fit into one batch, and llama.cpp makes no batch larger than the pool. Some models turn positions by
+/// other factors in a context that is longer than the one they were first trained with (LongRoPE); their pool stays on the
+/// side on which it was loaded, since cells of one side mean nothing on the other.
+fn pool_sizes(
+    gguf: &Gguf,
+    context: &Context,
+    options: &LoadOptions,
+) -> Result<RangeInclusive<u32>, locara_gguf::GgufError> {
+    let loaded = context.kv_cells();
+    let low = if context.embeds() { options.n_batch.min(loaded) } else { 1 };
+    if !gguf.tensors().iter().any(|tensor| tensor.name().contains("rope_factors_long")) {
+        return Ok(low..=u32::MAX);
+    }
+    let switch = gguf.u32(&gguf.arch_key("rope.scaling.original_context_length")?)?;
+    Ok(match switch {
+        Some(switch) if loaded > switch => low.max(switch.saturating_add(1))..=u32::MAX,
+        Some(switch) => low..=switch,
+        None => loaded..=loaded,
+    })
+}
+
+/// Everything that a saved state depends on besides its tokens: llama.cpp checks shapes and types, but not the weights.
+fn state_identity(digest: &str, options: &LoadOptions) -> String {
+    let attention = if options.flash_attention { "on" } else { "off" };
+    let (k, v) = (options.type_k, options.type_v);
+    format!("model {digest}, K {k}, V {v}, FlashAttention {attention}, {}", build_info())
 }
 
 fn chat_template(model: &Model, source: &str) -> Result<ChatTemplate, EngineError> {
@@ -317,7 +411,7 @@ impl Engine for LlamaEngine {
     }
 
     fn memory(&self) -> EngineMemory {
-        self.memory
+        *self.shared.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> Reply<SessionId> {
@@ -388,6 +482,26 @@ impl Engine for LlamaEngine {
 
     fn stats(&self) -> Reply<EngineStats> {
         self.command(Command::Stats)
+    }
+
+    fn watch(&self) -> watch::Receiver<EngineStats> {
+        self.shared.stats.subscribe()
+    }
+
+    fn reclaim(&self, what: Reclaim) -> Reply<Reclaimed> {
+        self.at_once(|reply| Command::Reclaim(what, Instant::now(), reply))
+    }
+
+    fn resume(&self) {
+        let _ = self.commands.send(Command::Resume);
+    }
+
+    fn resize(&self, kv_cells: u32) -> Reply<EngineMemory> {
+        self.at_once(|reply| Command::Resize(kv_cells, reply))
+    }
+
+    fn throttle(&self, throttle: Throttle) {
+        let _ = self.commands.send(Command::Throttle(throttle));
     }
 }
 

@@ -15,6 +15,7 @@ use super::{actor::Prepared, constraint::ActiveConstraint, model::Model, sampler
 use crate::{
     api::{Completion, EngineError, Event, Message, RequestId, SessionId, Speaker, StopReason, Token, ToolCall, Usage},
     output::OutputParser,
+    reclaim::Class,
     text::{StopMatcher, Utf8Joiner},
 };
 
@@ -33,6 +34,10 @@ pub(super) enum Flow {
 pub(super) struct Sequence {
     pub(super) id: RequestId,
     pub(super) session: SessionId,
+    pub(super) class: Class,
+    /// Taken out of the batch: it has no cells and no sequence id until there is room again. `tokens[..n_past]` may be in
+    /// the cache.
+    pub(super) parked: bool,
     /// The session ends with the request.
     pub(super) ephemeral: bool,
     pub(super) seq: i32,
@@ -92,6 +97,8 @@ impl Sequence {
         Some(Self {
             id: prepared.id,
             session,
+            class: prepared.class,
+            parked: false,
             ephemeral,
             seq,
             n_past,
@@ -127,9 +134,28 @@ impl Sequence {
         self.tokens.len() - self.n_past
     }
 
-    /// Whether the prompt is still being computed.
+    /// Whether the prompt is still being computed, or an answer whose cells were lost is computed again.
     pub(super) fn in_prefill(&self) -> bool {
-        self.n_past < self.prompt_len
+        self.n_past < self.prompt_len || self.remaining() > 1
+    }
+
+    /// Whether it takes part in the batch.
+    pub(super) fn is_active(&self) -> bool {
+        self.ending.is_none() && !self.parked
+    }
+
+    /// Cells that nobody else may take: what it may still grow to, or what it left.
+    pub(super) fn held_cells(&self) -> usize {
+        match (self.parked, self.has_ended()) {
+            (true, _) => 0,
+            (false, true) => self.n_past,
+            (false, false) => self.reserved,
+        }
+    }
+
+    /// Whether the reader's queue has no room for what is there for it.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Whether the answer is complete; only events are left to deliver.
@@ -148,7 +174,7 @@ impl Sequence {
     /// Tells the reader how far prefill has come, if there is room for it.
     pub(super) fn report_prefill(&mut self) {
         // Losing one of these is harmless; they must not fill the queue that text needs.
-        if self.prompt_len > self.cached + 1 && self.events.capacity() > 1 {
+        if self.n_output == 0 && self.prompt_len > self.cached + 1 && self.events.capacity() > 1 {
             let to_u32 = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
             let done = to_u32(self.n_past.min(self.prompt_len));
             let _ = self.events.try_send(Event::Prefill { done, total: to_u32(self.prompt_len) });

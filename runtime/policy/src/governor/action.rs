@@ -140,7 +140,7 @@ pub struct Tightening {
     pub cause: String,
     /// What the app may hold from now on.
     pub limit: Bytes,
-    /// What it is counted to hold.
+    /// What it is counted to hold by its own doing: guest memory and KV of its conversations.
     pub usage: Bytes,
     /// What it is asked to release; nothing: only the limit changed.
     pub release: Bytes,
@@ -289,7 +289,8 @@ pub enum Action {
         /// What it should free.
         expected: Bytes,
     },
-    /// Unload a model once nothing runs on it; nothing new begins. Answered by `Done` when the footprint fell.
+    /// Unload a model once nothing runs on it; nothing new begins, also when the level falls again meanwhile. Answered by
+    /// `Done` when the footprint fell, or when the model was gone already.
     Unload {
         /// Names it in the answer.
         step: StepId,

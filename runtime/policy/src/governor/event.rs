@@ -270,7 +270,7 @@ pub enum Event {
         step: StepId,
         /// What was measured to be free afterwards.
         freed: Bytes,
-        /// What the model holds now, by kind; `None` after an unload.
+        /// Everything that the model holds now, by kind; `None` after an unload, or when it is not known.
         holds: Option<Vec<(Kind, Bytes)>>,
     },
     /// Something that the governor asked for could not be done.

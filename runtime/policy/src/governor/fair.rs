@@ -36,38 +36,51 @@ pub(super) struct Waiting<'a> {
     pub(super) passed_over: u32,
 }
 
+impl Waiting<'_> {
+    /// Passed over so often that nobody goes before it any more.
+    pub(super) const fn is_aged(&self) -> bool {
+        self.passed_over >= PASSED_OVER_MOST
+    }
+}
+
 impl Fairness {
     /// An app begins to compete with `active` others.
     pub(super) fn arrive<'a>(&mut self, app: &AppId, active: impl Iterator<Item = &'a AppId>) {
         let least = active.filter(|other| *other != app).filter_map(|other| self.counters.get(other)).min().copied();
-        let counter = self.counters.entry(app.clone()).or_default();
+        let counter = self.counter(app);
         *counter = (*counter).max(least.unwrap_or(0));
-        if self.counters.len() > MOST_APPS
-            && let Some(least_used) = self.counters.iter().min_by_key(|(_, used)| **used).map(|(id, _)| id.clone())
-        {
-            self.counters.remove(&least_used);
+    }
+
+    fn counter(&mut self, app: &AppId) -> &mut u64 {
+        if self.counters.len() >= MOST_APPS && !self.counters.contains_key(app) {
+            // Whoever used least loses least when it is forgotten.
+            let least_used = self.counters.iter().min_by_key(|(_, used)| **used).map(|(id, _)| id.clone());
+            least_used.map(|id| self.counters.remove(&id));
         }
+        self.counters.entry(app.clone()).or_default()
     }
 
     /// An app used the device.
     pub(super) fn charge(&mut self, app: &AppId, visible: bool, device_ms: u32, kv_mb_s: u32) {
         let cost = u64::from(device_ms) + u64::from(kv_mb_s).saturating_mul(MS_PER_KV_MB_S);
         let weight = if visible { VISIBLE_WEIGHT } else { 1 };
-        let counter = self.counters.entry(app.clone()).or_default();
+        let counter = self.counter(app);
         *counter = counter.saturating_add(cost.saturating_mul(1000) / weight);
     }
 
-    /// The position of the one that goes first: who was passed over too often, then interactive before background, then the
-    /// smallest counter, then the longest wait.
-    pub(super) fn next<'a>(&self, waiting: impl Iterator<Item = Waiting<'a>>) -> Option<usize> {
+    /// Positions in the order in which they are served: who was passed over too often, then interactive before background,
+    /// then the smallest counter, then the longest wait.
+    pub(super) fn order<'a>(&self, waiting: impl Iterator<Item = Waiting<'a>>) -> Vec<usize> {
         let rank = |(at, ticket): &(usize, Waiting<'a>)| {
-            let aged = ticket.passed_over >= PASSED_OVER_MOST;
+            let aged = ticket.is_aged();
             // Requests of the host itself compete as the least served.
             let counter = ticket.app.and_then(|app| self.counters.get(app)).copied().unwrap_or(0);
             let (class, counter) = if aged { (Class::Interactive, 0) } else { (ticket.class, counter) };
             (!aged, class, counter, *at)
         };
-        waiting.enumerate().min_by_key(rank).map(|(at, _)| at)
+        let mut order: Vec<_> = waiting.enumerate().collect();
+        order.sort_by_key(rank);
+        order.into_iter().map(|(at, _)| at).collect()
     }
 
     /// What an app has used, in weighted ms.
@@ -94,7 +107,7 @@ mod tests {
         assert_eq!(fair.used(&late), fair.used(&busy), "an hour of absence buys no hour of service");
         fair.charge(&busy, false, 1, 0);
         let waiting = [&busy, &late].map(|app| Waiting { app: Some(app), class: Class::Background, passed_over: 0 });
-        assert_eq!(fair.next(waiting.into_iter()), Some(1));
+        assert_eq!(fair.order(waiting.into_iter()), [1, 0]);
     }
 
     #[test]
@@ -105,9 +118,8 @@ mod tests {
         fair.charge(&hidden, false, 200, 0);
         let ticket = |app, class, passed_over| Waiting { app: Some(app), class, passed_over };
         let both = [ticket(&hidden, Class::Interactive, 0), ticket(&seen, Class::Interactive, 0)];
-        assert_eq!(fair.next(both.into_iter()), Some(1));
+        assert_eq!(fair.order(both.into_iter()), [1, 0]);
         let aged = [ticket(&seen, Class::Interactive, 0), ticket(&hidden, Class::Background, PASSED_OVER_MOST)];
-        assert_eq!(fair.next(aged.into_iter()), Some(1));
-        assert_eq!(fair.next(std::iter::empty()), None);
+        assert_eq!(fair.order(aged.into_iter()), [1, 0]);
     }
 }

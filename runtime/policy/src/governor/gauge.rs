@@ -18,7 +18,9 @@ use crate::bytes::Bytes;
 /// less often.
 const EVENT_HOLDS_MS: u64 = 10_000;
 /// Readings further apart than this say nothing about a slope: the machine slept.
-const SLEPT_MS: u64 = 30_000;
+pub(super) const SLEPT_MS: u64 = 30_000;
+/// Readings closer together than this say nothing about a slope either: one page cache flush in a millisecond is not a trend.
+const SLOPE_LEAST_MS: u64 = 250;
 /// Swapping faster than this is `elevated`, and sixteen times as fast is `tight`: a system at peace writes idle pages out,
 /// but not megabytes a second.
 const SWAP_RATE: u64 = 1 << 20;
@@ -49,8 +51,22 @@ pub(super) struct Gauge {
     fall: i64,
     /// Bytes written to swap per second, smoothed.
     swap_rate: u64,
-    last: Option<(u64, Bytes, Bytes)>,
-    event: Option<(KernelLevel, u64)>,
+    last: Option<Reading>,
+    /// Until when an event of the kernel counts, by what it said.
+    stalled_until: u64,
+    warned_until: u64,
+    critical_until: u64,
+    /// Times that somebody other than our own figures of available memory raised the alarm: the ladder answers each once.
+    pub(super) alarms: u64,
+}
+
+/// What is kept of a reading for the slopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Reading {
+    at: u64,
+    available: Bytes,
+    own: Bytes,
+    swapped_out: Bytes,
 }
 
 impl Gauge {
@@ -62,17 +78,25 @@ impl Gauge {
             fall: 0,
             swap_rate: 0,
             last: None,
-            event: None,
+            stalled_until: 0,
+            warned_until: 0,
+            critical_until: 0,
+            alarms: 0,
         }
     }
 
     /// The kernel spoke.
     pub(super) fn kernel(&mut self, now: u64, said: KernelLevel) {
-        let standing = self.event.filter(|(_, until)| *until > now).map_or(KernelLevel::Normal, |(said, _)| said);
-        self.event = match said {
-            KernelLevel::Normal => None,
-            said => Some((said.max(standing), now.saturating_add(EVENT_HOLDS_MS))),
-        };
+        let until = now.saturating_add(EVENT_HOLDS_MS);
+        match said {
+            KernelLevel::Normal => (self.stalled_until, self.warned_until, self.critical_until) = (0, 0, 0),
+            KernelLevel::Stalled => self.stalled_until = until,
+            KernelLevel::Warning => self.warned_until = until,
+            KernelLevel::Critical => (self.warned_until, self.critical_until) = (until, until),
+        }
+        if said > KernelLevel::Normal {
+            self.alarms += 1;
+        }
         if let (level, Some(cause)) = event_level(said)
             && level > self.level
         {
@@ -82,25 +106,38 @@ impl Gauge {
         }
     }
 
-    /// Takes a reading. `clean` bytes of `available` are pages of weights that are to stay; `over_cap` is what the ledger
-    /// holds beyond its cap. Says whether the level changed.
-    pub(super) fn read(&mut self, now: u64, sample: &Sample, clean: Bytes, over_cap: Bytes, config: &Config) -> bool {
-        self.slopes(now, sample);
+    /// The machine slept: one reading after it is no calm.
+    pub(super) const fn slept(&mut self) {
+        self.calm_since = None;
+    }
+
+    /// Takes a reading. `clean` bytes of `available` are pages of weights that are to stay; `wired` ones are pages of weights
+    /// that a GPU took out of it for the moment; `over_cap` is what the ledger holds beyond its cap.
+    pub(super) fn read(
+        &mut self,
+        now: u64,
+        sample: &Sample,
+        clean: Bytes,
+        wired: Bytes,
+        over_cap: Bytes,
+        config: &Config,
+    ) {
+        self.slopes(now, sample, wired);
         let spare = sample.available.saturating_sub(clean);
         let (wanted, cause) = self.judge(now, sample, spare, over_cap, config);
-        let before = self.level;
         if wanted >= self.level {
-            if wanted > self.level {
-                self.level = wanted;
+            if wanted > Level::Normal {
                 self.cause = cause;
             }
+            self.level = wanted;
             self.calm_since = None;
-            return self.level != before;
+            return;
         }
         // To leave a level, the reading must be clearly above where it begins.
-        if self.level > Level::Normal && spare < config.calm_above(self.level).min(config.ram) {
+        let measured = if self.level == Level::Critical { sample.available } else { spare };
+        if measured < config.calm_above(self.level).min(config.ram) {
             self.calm_since = None;
-            return false;
+            return;
         }
         let since = *self.calm_since.get_or_insert(now);
         if now.saturating_sub(since) >= config.calm_ms {
@@ -108,7 +145,6 @@ impl Gauge {
             self.cause = if self.level == Level::Normal { String::new() } else { cause };
             self.calm_since = Some(now);
         }
-        self.level != before
     }
 
     /// What is to be expected.
@@ -120,13 +156,22 @@ impl Gauge {
         }
     }
 
-    fn slopes(&mut self, now: u64, sample: &Sample) {
-        if let Some((then, available, swapped_out)) = self.last {
-            let elapsed = now.saturating_sub(then);
+    /// What others take, that is: our own growth was reserved before it began, and is no trend.
+    fn slopes(&mut self, now: u64, sample: &Sample, wired: Bytes) {
+        let own = sample.own_anonymous.saturating_add(sample.own_swapped).saturating_add(wired);
+        let reading = Reading { at: now, available: sample.available, own, swapped_out: sample.swapped_out };
+        if let Some(last) = self.last {
+            let elapsed = now.saturating_sub(last.at);
+            if elapsed < SLOPE_LEAST_MS {
+                return;
+            }
             if elapsed > SLEPT_MS {
                 (self.fall, self.swap_rate) = (0, 0);
-            } else if elapsed > 0 {
-                let lost = i128::from(available.get()) - i128::from(sample.available.get());
+            } else {
+                let signed = |bytes: Bytes| i128::from(bytes.get());
+                // A process without anonymous memory does not exist: the sensor is gone, and a jump of it says nothing.
+                let grown = if last.own.is_zero() || own.is_zero() { 0 } else { signed(own) - signed(last.own) };
+                let lost = signed(last.available) - signed(sample.available) - grown;
                 let rate = clamp(lost * 1000 / i128::from(elapsed));
                 // Half of the news: one reading is noise, three are a trend. A burst of growth must not be smoothed away.
                 self.fall = if rate > self.fall {
@@ -134,15 +179,15 @@ impl Gauge {
                 } else {
                     midpoint(midpoint(self.fall, rate), rate)
                 };
-                let written = sample.swapped_out.saturating_sub(swapped_out).get();
+                let written = sample.swapped_out.saturating_sub(last.swapped_out).get();
                 let rate = written.saturating_mul(1000) / elapsed;
                 self.swap_rate = u64::midpoint(self.swap_rate, rate);
             }
         }
-        self.last = Some((now, sample.available, sample.swapped_out));
+        self.last = Some(reading);
     }
 
-    fn judge(&self, now: u64, sample: &Sample, spare: Bytes, over_cap: Bytes, config: &Config) -> (Level, String) {
+    fn judge(&mut self, now: u64, sample: &Sample, spare: Bytes, over_cap: Bytes, config: &Config) -> (Level, String) {
         let mut worst = (Level::Normal, String::new());
         let mut say = |level: Level, cause: String| {
             if level > worst.0 {
@@ -158,9 +203,19 @@ impl Gauge {
         } else if spare < config.elevated_below {
             say(Level::Elevated, format!("{spare} available beside the weights, below {}", config.elevated_below));
         }
-        let said = self.event.filter(|(_, until)| *until > now).map(|(said, _)| said).max(sample.kernel);
-        if let (level, Some(cause)) = event_level(said.unwrap_or(KernelLevel::Normal)) {
+        let polled = sample.kernel.unwrap_or(KernelLevel::Normal);
+        let said = match (self.critical_until > now, self.warned_until > now, self.stalled_until > now) {
+            (true, ..) => KernelLevel::Critical,
+            (_, true, _) => KernelLevel::Warning,
+            (.., true) => KernelLevel::Stalled,
+            _ => KernelLevel::Normal,
+        };
+        if let (level, Some(cause)) = event_level(said.max(polled)) {
             say(level, cause.to_owned());
+        }
+        let stalled = sample.stall.is_some_and(|stall| stall.full >= FULL_TIGHT);
+        if polled > KernelLevel::Normal || stalled || self.swap_rate >= SWAP_RATE * 16 || !over_cap.is_zero() {
+            self.alarms += 1;
         }
         if let Some(stall) = sample.stall {
             let percent = |hundredths: u32| format!("{}.{:02} %", hundredths / 100, hundredths % 100);

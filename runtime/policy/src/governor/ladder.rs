@@ -19,8 +19,10 @@ use crate::{
 
 /// A step for less than this is not worth its disturbance.
 const LEAST_STEP: Bytes = Bytes::mib(1);
-/// A rung that failed is not tried again for so long, ms.
+/// What failed is not tried again for so long, ms.
 const FAILED_RESTS_MS: u64 = 30_000;
+/// Whoever was told that a model is there has so long to begin, ms; until then it does not count as idle.
+const CLAIM_MS: u64 = 5_000;
 
 /// What a model is doing, as far as memory goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +57,13 @@ pub(super) struct Model {
     /// The system was asked to drop its pages; the next use brings them back.
     pub(super) pages_dropped: bool,
     /// Held beyond what the ledger could take.
-    pub(super) excess: Bytes,
+    pub(super) excess: BTreeMap<Kind, Bytes>,
     /// What was sent last.
     pub(super) throttle: Throttle,
-    rests_until: BTreeMap<Rung, u64>,
+    /// Until when somebody who was told that it is there may begin.
+    claimed_until: u64,
+    /// What failed and is not tried before then; `None`: to unload it.
+    rests_until: BTreeMap<Option<Rung>, u64>,
 }
 
 impl Model {
@@ -78,8 +83,9 @@ impl Model {
             frequency: 0,
             value: 0,
             pages_dropped: false,
-            excess: Bytes::ZERO,
+            excess: BTreeMap::new(),
             throttle: Throttle::default(),
+            claimed_until: 0,
             rests_until: BTreeMap::new(),
         }
     }
@@ -98,13 +104,31 @@ impl Model {
         self.held(ledger, |_| true)
     }
 
-    /// Asked for by nobody: no request runs and none waits.
-    pub(super) const fn is_idle(&self) -> bool {
-        !self.activity.is_busy() && self.activity.waiting == 0
+    /// What comes free for the system when it is gone: pages that it dropped are free already, and those of a model that
+    /// leaves are counted as free.
+    pub(super) fn frees(&self, ledger: &Ledger) -> Bytes {
+        let no_pages = self.pages_dropped || self.state == State::Leaving;
+        self.held(ledger, |kind| !(no_pages && kind.is_file_backed()))
     }
 
-    fn rests(&self, rung: Rung, now: u64) -> bool {
+    /// Asked for by nobody: no request runs, none waits, and none is about to begin.
+    pub(super) const fn is_idle(&self, now: u64) -> bool {
+        !self.activity.is_busy() && self.activity.waiting == 0 && self.claimed_until <= now
+    }
+
+    /// Somebody is told that it is there. Asking again and again without using it keeps it only half of the time.
+    pub(super) const fn claim(&mut self, now: u64) {
+        if self.claimed_until == 0 || self.claimed_until.saturating_add(CLAIM_MS) <= now {
+            self.claimed_until = now.saturating_add(CLAIM_MS);
+        }
+    }
+
+    /// Whether `rung`, or unloading it, failed a moment ago.
+    pub(super) fn rests(&self, rung: Option<Rung>, now: u64) -> bool {
         self.rests_until.get(&rung).is_some_and(|until| *until > now)
+    }
+    fn rest(&mut self, rung: Option<Rung>, now: u64) {
+        self.rests_until.insert(rung, now.saturating_add(FAILED_RESTS_MS));
     }
 }
 
@@ -115,7 +139,20 @@ pub(super) struct Step {
     /// `None`: unload.
     pub(super) rung: Option<Rung>,
     pub(super) expected: Bytes,
-    since: u64,
+    pub(super) since: u64,
+    /// The level that asked for it: a higher one does not wait for it.
+    level: Level,
+    /// Nobody answered in time. A late answer still counts.
+    lost: bool,
+}
+
+impl Step {
+    pub(super) const fn is_open(&self) -> bool {
+        !self.lost
+    }
+    pub(super) const fn is_unload(&self) -> bool {
+        self.rung.is_none()
+    }
 }
 
 /// Something that could be given back.
@@ -125,10 +162,13 @@ struct Candidate {
     bytes: Bytes,
     /// What it costs to have it back, ms.
     cost: u64,
+    /// Answers run on the model: it leaves later.
+    busy: bool,
 }
 
 impl Governor {
-    /// Gives back what the level demands, one round at a time.
+    /// Gives back what the level demands, one round at a time. Called when something happened that changes what is wanted or
+    /// what there is to give.
     pub(super) fn climb(&mut self, out: &mut Vec<Action>) {
         let level = self.gauge.level;
         if level == Level::Normal || self.stale || self.is_stepping() {
@@ -137,7 +177,11 @@ impl Governor {
         let Some(wanted) = self.wanted() else { return };
         let candidates = self.candidates(level);
         // At `critical` everything goes that nobody is waiting for; below it, the cheapest set that is enough.
-        let (chosen, got) = if level == Level::Critical { all(candidates) } else { cheapest(candidates, wanted) };
+        self.answered = self.gauge.alarms;
+        let chosen = if level == Level::Critical { all(candidates) } else { cheapest(candidates, wanted) };
+        // What leaves when its answers have ended comes too late to count on.
+        let soon = |candidate: &&Candidate| candidate.rung.is_some() || !candidate.busy;
+        let got: Bytes = chosen.iter().filter(soon).map(|candidate| candidate.bytes).sum();
         for candidate in chosen {
             self.step(candidate, &format!("{wanted} are wanted"), out);
         }
@@ -146,24 +190,29 @@ impl Governor {
         }
     }
 
+    fn is_busy(&self, digest: &ModelDigest) -> bool {
+        self.models.get(digest).is_some_and(|model| model.activity.is_busy())
+    }
+
     /// A step is under way: its bytes are not in any reading yet. A model that leaves when its answers have ended may take
-    /// its time, and does not hold up the rest.
+    /// its time and does not hold up the rest, nor does a slow write to disk hold up a level that has become worse.
     fn is_stepping(&self) -> bool {
-        self.steps.values().any(|step| {
-            step.rung.is_some() || self.models.get(&step.model).is_none_or(|model| !model.activity.is_busy())
-        })
+        let level = self.gauge.level;
+        let open = |step: &Step| step.is_open() && step.level >= level;
+        self.steps.values().any(|step| open(step) && !(step.is_unload() && self.is_busy(&step.model)))
     }
 
     /// How many bytes should come free. `None`: enough is free.
     fn wanted(&self) -> Option<Bytes> {
-        let sample = self.sample.as_ref()?;
-        let clean = self.clean().min(sample.own_file);
-        let outlook = self.gauge.outlook(sample, clean, &self.config);
-        let target = self.config.calm_above(Level::Elevated).saturating_add(outlook.falling);
-        let excess: Bytes = self.models.values().map(|model| model.excess).sum();
-        let mut wanted = target.saturating_sub(outlook.spare).max(excess);
-        if self.gauge.level >= Level::Tight {
-            // The kernel may know what no figure of ours shows: then give back something all the same.
+        let mut wanted = self.excess();
+        if let Some(sample) = &self.sample {
+            let clean = self.clean().min(sample.own_file);
+            let outlook = self.gauge.outlook(sample, clean, &self.config);
+            let target = self.config.calm_above(Level::Elevated).saturating_add(outlook.falling);
+            wanted = wanted.max(target.saturating_sub(outlook.spare));
+        }
+        if self.gauge.level >= Level::Tight && self.gauge.alarms != self.answered {
+            // The kernel may know what no figure of ours shows: then give back something all the same, once for each alarm.
             wanted = wanted.max(self.config.tight_below.fraction(1, 2));
         }
         (!wanted.is_zero()).then_some(wanted)
@@ -175,27 +224,36 @@ impl Governor {
             if !model.is_resident() {
                 continue;
             }
+            let busy = model.activity.is_busy();
+            let under_way: Vec<_> = self
+                .steps
+                .values()
+                .filter(|step| step.is_open() && step.model == *digest)
+                .map(|step| step.rung)
+                .collect();
             let mut offer = |rung: Option<Rung>, bytes: Bytes, cost: u64| {
-                let resting = rung.is_some_and(|rung| model.rests(rung, self.now));
-                if bytes >= LEAST_STEP && !resting {
-                    found.push(Candidate { model: digest.clone(), rung, bytes, cost });
+                if bytes >= LEAST_STEP && !model.rests(rung, self.now) && !under_way.contains(&rung) {
+                    found.push(Candidate { model: digest.clone(), rung, bytes, cost, busy });
                 }
             };
             let Activity { idle_kv, background_kv, prompt_cache, background, .. } = model.activity;
             let mb = |bytes: Bytes| bytes.get() >> 20;
             offer(Some(Rung::PromptCache), prompt_cache, mb(prompt_cache) / 64);
-            offer(Some(Rung::IdleSessions), idle_kv, 50 + mb(idle_kv) / 8);
+            // To forget a conversation costs its whole prefill: not while nothing has to be given back.
+            if level >= Level::Tight || self.may_spill() {
+                offer(Some(Rung::IdleSessions), idle_kv, 50 + mb(idle_kv) / 8);
+            }
             if level < Level::Tight {
                 continue;
             }
             let weights = model.held(&self.ledger, Kind::is_file_backed);
             let reload = u64::from(model.reload_ms);
-            let idle = model.is_idle();
+            let idle = model.is_idle(self.now);
             if idle && !model.pages_dropped && !self.config.wires_weights {
                 offer(Some(Rung::Weights), weights, reload);
             }
             // What leaves takes its rungs along; these two compete with it, and the set is pruned.
-            let total = model.total(&self.ledger);
+            let total = model.frees(&self.ledger);
             if model.used_as == ModelUse::Secondary && idle {
                 offer(None, total, reload + 100);
             } else if idle && (level == Level::Critical || !model.keep_loaded) {
@@ -220,7 +278,9 @@ impl Governor {
     fn step(&mut self, candidate: Candidate, why: &str, out: &mut Vec<Action>) {
         let Candidate { model: digest, rung, bytes: expected, .. } = candidate;
         let spill = self.may_spill();
+        let (now, level) = (self.now, self.gauge.level);
         let Some(model) = self.models.get_mut(&digest) else { return };
+        self.steps.retain(|_, step| step.is_open() || step.model != digest || step.rung != rung);
         let id = StepId(self.next_step);
         self.next_step += 1;
         let what = match rung {
@@ -235,30 +295,43 @@ impl Governor {
                 format!("unload {} for {expected}", model.name)
             }
         };
-        self.steps.insert(id, Step { model: digest, rung, expected, since: self.now });
+        self.steps.insert(id, Step { model: digest, rung, expected, since: now, level, lost: false });
         self.decide(what, why);
     }
 
     /// Unloads one model.
     pub(super) fn unload(&mut self, digest: &ModelDigest, why: &str, out: &mut Vec<Action>) {
         let Some(model) = self.models.get(digest).filter(|model| model.is_resident()) else { return };
-        let bytes = model.total(&self.ledger);
-        self.step(Candidate { model: digest.clone(), rung: None, bytes, cost: 0 }, why, out);
+        let bytes = model.frees(&self.ledger);
+        self.step(Candidate { model: digest.clone(), rung: None, bytes, cost: 0, busy: false }, why, out);
     }
 
-    /// Gives back one rung of one model, if there is anything worth it.
+    /// Gives back one rung of one model.
     pub(super) fn reclaim(&mut self, digest: &ModelDigest, rung: Rung, bytes: Bytes, why: &str, out: &mut Vec<Action>) {
-        let rests = self.models.get(digest).is_none_or(|model| !model.is_resident() || model.rests(rung, self.now));
-        if bytes >= LEAST_STEP && !rests {
-            self.step(Candidate { model: digest.clone(), rung: Some(rung), bytes, cost: 0 }, why, out);
+        self.step(Candidate { model: digest.clone(), rung: Some(rung), bytes, cost: 0, busy: false }, why, out);
+    }
+
+    /// Rungs that cost nobody anything he would notice now, of all models; of `spare` only what it does not need to answer.
+    pub(super) fn cheap_rungs(&self, spare: Option<&ModelDigest>) -> Vec<(ModelDigest, Rung, Bytes)> {
+        let mut found = Vec::new();
+        for (digest, model) in self.models.iter().filter(|(_, model)| model.is_resident()) {
+            let mut offer = |rung, bytes| {
+                if bytes >= LEAST_STEP && !model.rests(Some(rung), self.now) {
+                    found.push((digest.clone(), rung, bytes));
+                }
+            };
+            offer(Rung::PromptCache, model.activity.prompt_cache);
+            if Some(digest) != spare && self.may_spill() {
+                offer(Rung::IdleSessions, model.activity.idle_kv);
+            }
         }
+        found
     }
 
     /// A step is done: what it freed is entered, and no reading counts until the system has settled.
     pub(super) fn done(&mut self, id: StepId, freed: Bytes, holds: Option<&[(Kind, Bytes)]>) {
         let Some(step) = self.steps.remove(&id) else { return };
-        self.stale = true;
-        self.settle_until = self.now.saturating_add(self.config.settle_ms);
+        self.settle();
         let took = self.now.saturating_sub(step.since);
         let name = self.models.get(&step.model).map_or_else(String::new, |model| model.name.clone());
         let what = match step.rung {
@@ -266,64 +339,90 @@ impl Governor {
             None => format!("freed {freed}: {name} unloaded"),
         };
         self.decide(what, format!("{} expected, {took} ms", step.expected));
-        match holds {
-            Some(holds) => self.enter(&step.model, holds),
-            None => self.forget(&step.model),
+        match (step.rung, holds) {
+            (None, _) => self.forget(&step.model),
+            (Some(_), Some(holds)) => self.enter(&step.model, holds),
+            (Some(_), None) => {}
         }
+        let now = self.now;
         if let (Some(rung), Some(model)) = (step.rung, self.models.get_mut(&step.model)) {
             match rung {
                 Rung::PromptCache => model.activity.prompt_cache = Bytes::ZERO,
                 Rung::IdleSessions => model.activity.idle_kv = Bytes::ZERO,
                 Rung::Background => model.activity.background_kv = Bytes::ZERO,
-                Rung::Weights => model.pages_dropped = true,
+                Rung::Weights => model.pages_dropped = !freed.is_zero(),
             }
             if freed.is_zero() {
                 // It promised and had nothing: do not ask again at once.
-                model.rests_until.insert(rung, self.now.saturating_add(FAILED_RESTS_MS));
+                model.rest(Some(rung), now);
             }
         }
     }
 
     /// A step could not be done.
     pub(super) fn failed(&mut self, id: StepId, reason: &str) {
-        let Some(step) = self.steps.remove(&id) else { return };
-        let Some(model) = self.models.get_mut(&step.model) else { return };
-        let name = model.name.clone();
-        match step.rung {
-            Some(rung) => {
-                model.rests_until.insert(rung, self.now.saturating_add(FAILED_RESTS_MS));
-                self.decide(format!("could not give back {rung} of {name}"), reason);
-            }
-            None => {
-                model.state = State::Resident;
-                self.decide(format!("could not unload {name}"), reason);
-            }
+        if let Some(step) = self.steps.remove(&id).filter(Step::is_open) {
+            self.give_up(&step, reason);
         }
     }
 
-    /// A step that nobody answers is taken for lost, so that a vanished answer does not stop the ladder for ever. Unloads
-    /// wait for the answers in flight and are not lost.
-    pub(super) fn expire_steps(&mut self) {
-        let limit = self.config.step_limit_ms;
+    fn give_up(&mut self, step: &Step, reason: &str) {
         let now = self.now;
-        let lost = |step: &Step| step.rung.is_some() && now.saturating_sub(step.since) > limit;
-        let ids: Vec<_> = self.steps.iter().filter(|(_, step)| lost(step)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.failed(id, &format!("no answer within {limit} ms"));
+        let Some(model) = self.models.get_mut(&step.model) else { return };
+        model.rest(step.rung, now);
+        let what = match step.rung {
+            Some(rung) => format!("could not give back {rung} of {}", model.name),
+            None => {
+                model.state = State::Resident;
+                format!("could not unload {}", model.name)
+            }
+        };
+        self.decide(what, reason);
+    }
+
+    /// A step that nobody answers is taken for lost, so that a vanished answer does not stop the ladder for ever. The time of
+    /// an unload begins when what runs on the model has ended.
+    pub(super) fn expire_steps(&mut self) {
+        let (limit, now) = (self.config.step_limit_ms, self.now);
+        let models = &self.models;
+        let began = |step: &Step| match models.get(&step.model) {
+            Some(model) if step.is_unload() && model.activity.is_busy() => now,
+            Some(model) if step.is_unload() => step.since.max(model.last_used),
+            _ => step.since,
+        };
+        let mut lost = Vec::new();
+        for step in self.steps.values_mut().filter(|step| step.is_open()) {
+            if now.saturating_sub(began(step)) > limit {
+                step.lost = true;
+                lost.push(step.clone());
+            }
         }
+        for step in lost {
+            self.give_up(&step, &format!("no answer within {limit} ms"));
+        }
+    }
+
+    /// No reading counts until the system has settled.
+    pub(super) fn settle(&mut self) {
+        self.stale = self.sample.is_some();
+        self.settle_until = self.settle_until.max(self.now.saturating_add(self.config.settle_ms));
     }
 
     /// Models that nobody used for long go, unless somebody asked to keep them and memory is not tight.
     pub(super) fn let_go_of_idle(&mut self, out: &mut Vec<Action>) {
         let limit = climate::idle_unload_ms(self.sample.as_ref(), &self.config);
         let (now, tight) = (self.now, self.gauge.level >= Level::Tight);
-        let due = |model: &Model| {
+        let under_way = |digest: &ModelDigest| self.steps.values().any(|step| step.is_open() && step.model == *digest);
+        let due = |digest: &ModelDigest, model: &Model| {
             model.is_resident()
-                && model.is_idle()
+                && model.is_idle(now)
+                && !model.rests(None, now)
+                && !under_way(digest)
                 && now.saturating_sub(model.last_used.max(model.loaded_at)) >= limit
                 && (tight || !model.keep_loaded)
         };
-        let digests: Vec<_> = self.models.iter().filter(|(_, model)| due(model)).map(|(id, _)| id.clone()).collect();
+        let digests: Vec<_> =
+            self.models.iter().filter(|(id, model)| due(id, model)).map(|(id, _)| id.clone()).collect();
         for digest in digests {
             self.unload(&digest, &format!("nobody used it for {} s", limit / 1000), out);
         }
@@ -339,11 +438,13 @@ impl Governor {
         model.last_used = now;
         let bytes = model.total(&self.ledger).get().max(1 << 20) >> 20;
         model.value = inflation.saturating_add(model.frequency.saturating_mul(u64::from(model.reload_ms)) / bytes);
+        model.claimed_until = 0;
     }
 
     /// A model is used differently than before.
     pub(super) fn active(&mut self, digest: &ModelDigest, activity: super::Activity) {
         let Some(model) = self.models.get_mut(digest) else { return };
+        let now = self.now;
         let begins = activity.is_busy() && !model.activity.is_busy();
         let ends = !activity.is_busy() && model.activity.is_busy();
         model.activity = activity;
@@ -352,13 +453,15 @@ impl Governor {
             model.pages_dropped = false;
             self.touch(digest);
         } else if ends {
-            model.last_used = self.now;
+            model.last_used = now;
         }
     }
 
     /// Idle models in the order in which they are given up for another one: those that somebody asked to keep last.
     pub(super) fn victims(&self) -> Vec<ModelDigest> {
-        let idle = |(_, model): &(&ModelDigest, &Model)| model.is_resident() && model.is_idle();
+        let now = self.now;
+        let idle =
+            |(_, model): &(&ModelDigest, &Model)| model.is_resident() && model.is_idle(now) && !model.rests(None, now);
         let mut found: Vec<_> = self.models.iter().filter(idle).collect();
         found.sort_by_key(|(digest, model)| {
             (model.keep_loaded, model.used_as == ModelUse::Chat, model.value, (*digest).clone())
@@ -367,21 +470,19 @@ impl Governor {
     }
 }
 
-fn all(candidates: Vec<Candidate>) -> (Vec<Candidate>, Bytes) {
-    // A model that leaves takes its rungs along.
-    let leaving: Vec<_> = candidates
+/// Everything. A model that leaves at once takes its rungs along; one that still answers gives its rungs first.
+fn all(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let at_once: Vec<_> = candidates
         .iter()
-        .filter(|candidate| candidate.rung.is_none())
+        .filter(|candidate| candidate.rung.is_none() && !candidate.busy)
         .map(|candidate| candidate.model.clone())
         .collect();
-    let keep = |candidate: &Candidate| candidate.rung.is_none() || !leaving.contains(&candidate.model);
-    let chosen: Vec<_> = candidates.into_iter().filter(keep).collect();
-    let got = chosen.iter().map(|candidate| candidate.bytes).sum();
-    (chosen, got)
+    candidates.retain(|candidate| candidate.rung.is_none() || !at_once.contains(&candidate.model));
+    candidates
 }
 
 /// The cheapest first until it is enough, then whatever turned out not to be needed is left out again, dearest first.
-fn cheapest(mut candidates: Vec<Candidate>, wanted: Bytes) -> (Vec<Candidate>, Bytes) {
+fn cheapest(mut candidates: Vec<Candidate>, wanted: Bytes) -> Vec<Candidate> {
     candidates.sort_by(|a, b| (a.cost, &a.model, a.rung).cmp(&(b.cost, &b.model, b.rung)));
     let mut chosen: Vec<Candidate> = Vec::new();
     let sum = |chosen: &[Candidate]| -> Bytes { chosen.iter().map(|candidate| candidate.bytes).sum() };
@@ -405,6 +506,5 @@ fn cheapest(mut candidates: Vec<Candidate>, wanted: Bytes) -> (Vec<Candidate>, B
             chosen.remove(at);
         }
     }
-    let got = sum(&chosen);
-    (chosen, got)
+    chosen
 }

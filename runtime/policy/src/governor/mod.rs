@@ -13,6 +13,8 @@
 //! | --- | --- |
 //! | `gauge` | the pressure level, from readings |
 //! | `admit` | what may be loaded or grow, what waits, what is refused |
+//! | `room` | what can be promised, and what can be made free for it |
+//! | `residents` | what the models hold, from their promise to their end |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
 //! | `tenants` | the leases of apps: tightening, deadlines, trust |
 //! | `climate` | heat and power |
@@ -28,6 +30,8 @@ mod fair;
 mod gauge;
 mod ladder;
 pub mod record;
+mod residents;
+mod room;
 mod rules;
 mod snapshot;
 mod tenants;
@@ -45,7 +49,7 @@ pub use self::{
     snapshot::{AppView, HoldView, ModelView, Snapshot},
 };
 use self::{
-    admit::Waiting,
+    admit::{Waiting, Wish},
     fair::Fairness,
     gauge::Gauge,
     ladder::{Model, Step},
@@ -54,7 +58,7 @@ use self::{
 };
 use crate::{
     bytes::Bytes,
-    ledger::{AppId, Kind, Ledger, ModelDigest},
+    ledger::{AppId, Ledger, ModelDigest},
 };
 
 /// Decisions that are kept to be explained.
@@ -65,6 +69,9 @@ const DECISIONS_KEPT: usize = 64;
 pub struct Governor {
     config: Config,
     ledger: Ledger,
+    /// The time of the last event, as it was said.
+    clock: u64,
+    /// The time that has passed: unlike `clock` it never goes back.
     now: u64,
     gauge: Gauge,
     sample: Option<Sample>,
@@ -72,6 +79,10 @@ pub struct Governor {
     stale: bool,
     /// No reading before this shows the last change.
     settle_until: u64,
+    /// Bytes taken since the last reading, and between the last two.
+    unseen: [Bytes; 2],
+    /// Alarms that the ladder has answered.
+    answered: u64,
     models: BTreeMap<ModelDigest, Model>,
     /// When models that are gone were loaded last: they do not come back before their cool-down.
     gone: BTreeMap<ModelDigest, u64>,
@@ -93,11 +104,14 @@ impl Governor {
         Self {
             ledger: Ledger::new(config.cap),
             config,
+            clock: 0,
             now: 0,
             gauge: Gauge::new(),
             sample: None,
             stale: false,
             settle_until: 0,
+            unseen: [Bytes::ZERO; 2],
+            answered: 0,
             models: BTreeMap::new(),
             gone: BTreeMap::new(),
             apps: BTreeMap::new(),
@@ -132,20 +146,46 @@ impl Governor {
         snapshot::take(self)
     }
 
-    /// Takes an event at `now_ms` and says what is to be done. A clock that jumps back stands still; events that name
-    /// what is not there (a step that was answered before, an app that has stopped) change nothing.
+    /// Takes an event at `now_ms` and says what is to be done. A clock that jumps back goes on from there; what is waited for
+    /// does not run out while the machine sleeps. Events that name what is not there (a step that was answered before, an app
+    /// that has stopped) change nothing; tickets are answered all the same.
     pub fn handle(&mut self, now_ms: u64, event: Event) -> Vec<Action> {
-        self.now = self.now.max(now_ms);
+        self.pass_time(now_ms);
         let mut out = Vec::new();
+        // What an app does by itself, however often, costs no look at the whole ladder.
+        let look = !matches!(
+            event,
+            Event::Guest { .. }
+                | Event::Sessions { .. }
+                | Event::Pools { .. }
+                | Event::Used { .. }
+                | Event::Answer { .. }
+        );
         self.take(event, &mut out);
         self.expire_steps();
         self.serve(&mut out);
-        self.climb(&mut out);
+        if look {
+            self.climb(&mut out);
+        }
         self.let_go_of_idle(&mut out);
         self.watch_deadlines(&mut out);
         self.restore(&mut out);
         self.set_throttles(&mut out);
         out
+    }
+
+    fn pass_time(&mut self, now_ms: u64) {
+        let passed = now_ms.saturating_sub(self.clock);
+        self.clock = now_ms;
+        self.now = self.now.saturating_add(passed);
+        if passed > gauge::SLEPT_MS {
+            self.gauge.slept();
+            // Nobody could answer meanwhile.
+            let later = |at: &mut u64| *at = at.saturating_add(passed);
+            self.steps.values_mut().for_each(|step| later(&mut step.since));
+            self.waiting.iter_mut().for_each(|waiting| later(&mut waiting.since));
+            self.apps.values_mut().for_each(|app| app.wait_longer(passed));
+        }
     }
 
     fn take(&mut self, event: Event, out: &mut Vec<Action>) {
@@ -156,15 +196,15 @@ impl Governor {
                 self.gauge.kernel(self.now, level);
                 self.level_changed(before, out);
             }
-            Event::Load(request) => self.ask_load(request, out),
-            Event::Grow { ticket, model, kv } => self.ask_growth(ticket, model, kv, out),
+            Event::Load(request) => self.ask(request.ticket, Wish::Load(request), out),
+            Event::Grow { ticket, model, kv } => self.ask(ticket, Wish::Grow { model, kv }, out),
             Event::Cancel { ticket } => self.waiting.retain(|waiting| waiting.ticket != ticket),
             Event::Loaded { model, holds, took_ms } => self.loaded(&model, &holds, took_ms, out),
             Event::LoadFailed { model } => self.load_failed(&model),
             Event::Active { model, activity } => self.active(&model, activity),
             Event::Done { step, freed, holds } => self.done(step, freed, holds.as_deref()),
             Event::Failed { step, reason } => self.failed(step, &reason),
-            Event::Lost { model } => self.lost(&model),
+            Event::Lost { model } => self.forget(&model),
             Event::AppStart(start) => self.start_app(start, out),
             Event::AppStop { app } => self.stop_app(&app),
             Event::Visible { app, visible } => {
@@ -201,10 +241,12 @@ impl Governor {
     fn read(&mut self, sample: Sample, out: &mut Vec<Action>) {
         let before = self.gauge.level;
         let clean = self.clean().min(sample.own_file);
-        let excess = self.models.values().map(|model| model.excess).sum();
-        self.gauge.read(self.now, &sample, clean, excess, &self.config);
+        self.absorb_excess();
+        let (wired, excess) = (self.wired(), self.excess());
+        self.gauge.read(self.now, &sample, clean, wired, excess, &self.config);
         let spoke = self.rules.read(self.now, &sample, &self.config);
         self.sample = Some(sample);
+        self.unseen = [Bytes::ZERO, self.unseen[0]];
         if self.now >= self.settle_until {
             self.stale = false;
         }
@@ -242,37 +284,15 @@ impl Governor {
         }
     }
 
-    /// Pages of weights that are part of what the system calls available and are to stay: those of models that were not
-    /// evicted softly. While a GPU works on them they are wired, and not available.
-    fn clean(&self) -> Bytes {
-        let counted = |model: &&Model| {
-            model.is_resident() && !model.pages_dropped && !(self.config.wires_weights && model.activity.is_busy())
-        };
-        let file = |model: &Model| model.held(&self.ledger, Kind::is_file_backed);
-        self.models.values().filter(counted).map(file).sum()
+    /// Bytes that were promised and taken since the last two readings: no reading is sure to show them.
+    fn unseen(&self) -> Bytes {
+        self.unseen[0].saturating_add(self.unseen[1])
     }
 
-    /// Anonymous bytes that were promised and are not allocated yet, so that no reading shows them.
-    fn promised(&self) -> Bytes {
-        self.ledger.entries().filter(|(_, entry)| !entry.committed).map(|(_, entry)| entry.bytes).sum()
-    }
-
-    /// Bytes guaranteed to apps that they do not hold yet, `except` one's.
-    fn unused_floors(&self, except: Option<&AppId>) -> Bytes {
-        let others = self.apps.iter().filter(|(id, _)| Some(*id) != except);
-        others.map(|(_, app)| app.lease.floor().saturating_sub(app.own())).sum()
-    }
-
-    /// What may be promised now, and what bounds it. `app`'s own floor does not stand in its way.
-    fn room(&self, app: Option<&AppId>) -> (Bytes, &'static str) {
-        let floors = self.unused_floors(app);
-        let ledger = self.ledger.available().saturating_sub(floors);
-        let Some(sample) = &self.sample else { return (ledger, "the cap of the host") };
-        let clean = self.clean();
-        let outlook = self.gauge.outlook(sample, clean, &self.config);
-        let taken = [self.config.reserve, self.promised(), floors, outlook.falling].into_iter().sum();
-        let system = outlook.spare.saturating_sub(taken);
-        if system < ledger { (system, "available without swapping") } else { (ledger, "the cap of the host") }
+    /// Like [`Self::decide`], for what an app can cause as often as it likes: it is kept once.
+    fn decide_again(&mut self, what: String, why: String) {
+        self.decisions.retain(|decision| decision.what != what);
+        self.decide(what, why);
     }
 
     fn decide(&mut self, what: impl Into<String>, why: impl Into<String>) {

@@ -44,3 +44,27 @@ pub fn replay(config: Config, log: &str) -> Result<Vec<Vec<Action>>, ReplayError
     }
     Ok(actions)
 }
+
+/// The first line of a log: the configuration that its events were decided with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Of the governor that wrote the log.
+    pub config: Config,
+}
+
+/// The header of a log, without a newline.
+#[must_use]
+pub fn header(config: &Config) -> String {
+    // Plain numbers with string keys: they always serialise.
+    serde_json::to_string(&Header { config: config.clone() }).unwrap_or_default()
+}
+
+/// What a governor decides on a log that begins with its header.
+///
+/// # Errors
+/// [`ReplayError`] for the first line that is not what it should be.
+pub fn replay_log(log: &str) -> Result<Vec<Vec<Action>>, ReplayError> {
+    let (first, rest) = log.split_once('\n').unwrap_or((log, ""));
+    let Header { config } = serde_json::from_str(first).map_err(|source| ReplayError { line: 1, source })?;
+    replay(config, rest).map_err(|error| ReplayError { line: error.line + 1, ..error })
+}

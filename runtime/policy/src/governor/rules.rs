@@ -89,7 +89,7 @@ impl Rules {
     /// A process of the host was killed.
     pub(super) fn killed(&mut self, unix_s: u64) -> Option<(Rule, String)> {
         self.kills.push_back(unix_s);
-        self.kills.retain(|then| unix_s.saturating_sub(*then) <= WEEK_S);
+        self.kills.retain(|then| unix_s.abs_diff(*then) <= WEEK_S);
         if self.kills.len() > 16 {
             self.kills.pop_front();
         }

@@ -121,7 +121,7 @@ pub struct Snapshot {
 
 pub(super) fn take(governor: &Governor) -> Snapshot {
     let ledger = &governor.ledger;
-    let (room, bound) = governor.room(None);
+    let room = governor.room(None);
     let name = |owner: &Owner| match owner {
         Owner::Model(digest) => {
             governor.models.get(digest).map_or_else(|| owner.to_string(), |model| model.name.clone())
@@ -151,7 +151,7 @@ pub(super) fn take(governor: &Governor) -> Snapshot {
         bytes: model.total(ledger),
         activity: model.activity,
         pages_dropped: model.pages_dropped,
-        idle_ms: if model.is_idle() { governor.now.saturating_sub(model.last_used) } else { 0 },
+        idle_ms: if model.is_idle(governor.now) { governor.now.saturating_sub(model.last_used) } else { 0 },
         reload_ms: model.reload_ms,
         keep_loaded: model.keep_loaded,
     });
@@ -178,8 +178,8 @@ pub(super) fn take(governor: &Governor) -> Snapshot {
         cause: governor.gauge.cause.clone(),
         cap: ledger.cap(),
         held: ledger.held(),
-        room,
-        bound: bound.to_owned(),
+        room: room.bytes(),
+        bound: room.bound().to_owned(),
         available: sample.map(|sample| sample.available),
         swap_used: sample.map(|sample| sample.swap_used),
         measured,

@@ -9,8 +9,10 @@
 
 use super::{
     Governor,
-    action::{Action, Consequence, Level, Recovery, Tightening},
+    action::{Action, Consequence, Level, Recovery, Refusal, Tightening},
+    admit::{ANSWER_MS, UNLOAD_MS, clamp},
     event::{Answer, AppStart, Class, TicketId},
+    room::Needer,
 };
 use crate::{
     bytes::Bytes,
@@ -44,6 +46,8 @@ pub(super) struct App {
     pub(super) suspended: bool,
     /// The person was told that it exceeds what it declared.
     told: bool,
+    /// It was acted upon and is left alone until then.
+    rests_until: u64,
     restored_at: u64,
     /// How far the limit was cut in this episode.
     cut: Bytes,
@@ -54,12 +58,17 @@ pub(super) struct App {
 /// An epoch that asks for bytes and whose deadline has not passed.
 #[derive(Debug, Clone)]
 struct Open {
+    /// The epoch that says so: a newer limit repeats the demand, an answer to an older one is void.
+    epoch: u32,
+    level: Level,
     release: Bytes,
     held_before: Bytes,
     deadline: u64,
     pledged: Bytes,
     answers: u32,
     deferred: bool,
+    /// It says that it has released.
+    done: bool,
     on_deadline: Consequence,
 }
 
@@ -67,6 +76,20 @@ impl App {
     /// What it holds by its own doing.
     pub(super) const fn own(&self) -> Bytes {
         self.guest.saturating_add(self.kv)
+    }
+    /// The time of a demand does not run out while the machine sleeps.
+    pub(super) const fn wait_longer(&mut self, ms: u64) {
+        if let Some(open) = &mut self.open {
+            open.deadline = open.deadline.saturating_add(ms);
+        }
+    }
+    /// What it may hold now.
+    fn limit(&self) -> Bytes {
+        self.lease.limit().min(self.burst())
+    }
+    /// What it has given back since it was asked.
+    fn freed(&self) -> Bytes {
+        self.open.as_ref().map_or(Bytes::ZERO, |open| open.held_before.saturating_sub(self.own()))
     }
     /// What it may hold at most with the trust it has.
     fn burst(&self) -> Bytes {
@@ -79,27 +102,20 @@ impl Governor {
     pub(super) fn start_app(&mut self, start: AppStart, out: &mut Vec<Action>) {
         let AppStart { ticket, app: id, floor, ceiling, class, visible } = start;
         if let Some(app) = self.apps.get_mut(&id) {
-            app.runs += 1;
+            app.runs = app.runs.saturating_add(1);
             app.visible |= visible;
+            app.class = app.class.min(class);
             out.push(Action::Admit { ticket });
             return;
         }
-        let Ok(lease) = Lease::new(floor.min(ceiling), ceiling) else { return };
-        let (room, bound) = self.room(None);
-        if lease.floor() > room {
-            let short = lease.floor().saturating_sub(room);
-            let refusal = super::Refusal {
-                what: format!("app {id}"),
-                needs: lease.floor(),
-                room,
-                bound: bound.to_owned(),
-                biggest: None,
-                recovery: Recovery::Free { bytes: short },
-            };
-            self.decide(format!("refused app {id}"), refusal.to_string());
-            out.push(Action::Refuse { ticket, refusal });
+        let floor = floor.min(ceiling);
+        let name = format!("app {id}");
+        if let Err(refusal) = self.may_have(&Needer { app: None, ..host(&name, floor) }, out) {
+            self.refuse(ticket, refusal, out);
             return;
         }
+        // The floor was bounded by the ceiling, so this cannot fail.
+        let Ok(lease) = Lease::new(floor, ceiling) else { return };
         self.fair.arrive(&id, self.apps.keys());
         self.decide(format!("app {id} starts"), format!("{} guaranteed, {ceiling} at most", lease.floor()));
         self.apps.insert(
@@ -117,6 +133,7 @@ impl Governor {
                 trust: TRUSTED,
                 suspended: false,
                 told: false,
+                rests_until: 0,
                 restored_at: self.now,
                 cut: Bytes::ZERO,
                 runs: 1,
@@ -133,69 +150,101 @@ impl Governor {
         }
         self.apps.remove(id);
         self.ledger.release_owner(&Owner::App(id.clone()));
-        for digest in self.models.keys().cloned().collect::<Vec<_>>() {
-            self.ledger.detach(&digest, id);
+        self.ledger.detach_app(id);
+    }
+
+    /// Whether somebody may have bytes at once; if not, idle things are asked to make room, so that a retry succeeds.
+    fn may_have(&mut self, needer: &Needer<'_>, out: &mut Vec<Action>) -> Result<(), Refusal> {
+        let room = self.room(needer.app);
+        if self.gauge.level == Level::Critical {
+            let after_ms = clamp(self.config.calm_ms.saturating_mul(3));
+            return Err(self.refusal(needer, Recovery::Retry { after_ms }, "memory is critical"));
         }
+        if self.short(&room, needer).is_zero() {
+            return Ok(());
+        }
+        Err(match self.make_room(needer, out) {
+            super::admit::Answer::No(refusal) => refusal,
+            super::admit::Answer::Later { estimate_ms, .. } => {
+                self.refusal(needer, Recovery::Retry { after_ms: clamp(estimate_ms) }, room.bound())
+            }
+            // Making room admits nobody.
+            super::admit::Answer::Admitted | super::admit::Answer::Joined => return Ok(()),
+        })
     }
 
     /// Guest memory grows or shrinks. Growth within the floor is only bounded by the ledger; beyond it by the lease and by
     /// what is free.
     pub(super) fn guest(&mut self, ticket: TicketId, id: &AppId, bytes: Bytes, out: &mut Vec<Action>) {
-        let (room, bound) = self.room(Some(id));
-        let critical = self.gauge.level == Level::Critical;
-        let Some(app) = self.apps.get_mut(id) else { return };
-        let grown = bytes.saturating_sub(app.guest);
-        let own = app.kv.saturating_add(bytes);
-        let limit = app.lease.limit().min(app.burst());
-        let beyond_floor = own > app.lease.floor();
-        let available = if grown.is_zero() {
-            None
-        } else if own > limit {
-            Some((limit.saturating_sub(app.own()), format!("its lease is {limit}")))
-        } else if beyond_floor && critical {
-            Some((app.lease.floor().saturating_sub(app.own()), "memory is critical".to_owned()))
-        } else if beyond_floor && grown > room {
-            Some((room, bound.to_owned()))
-        } else {
-            None
-        };
-        let entered = match (available, app.guest_id) {
-            (Some(refused), _) => Err(refused),
-            (None, Some(entry)) => self.ledger.resize(entry, bytes).map_err(|error| (room, error.to_string())),
-            (None, None) => match self.ledger.reserve(Owner::App(id.clone()), Kind::GuestMemory, bytes) {
-                Ok(entry) => {
-                    // Allocated when this returns.
-                    let _ = self.ledger.commit(entry, bytes);
-                    app.guest_id = Some(entry);
-                    Ok(())
-                }
-                Err(error) => Err((room, error.to_string())),
-            },
-        };
-        match entered {
-            Ok(()) => {
-                app.guest = bytes;
+        match self.guest_may_hold(id, bytes, out).and_then(|()| self.enter_guest(id, bytes)) {
+            Ok(grown) => {
                 out.push(Action::Admit { ticket });
+                if grown {
+                    self.tell_of_excess(id, out);
+                }
             }
-            Err((room, bound)) => {
-                let short = grown.saturating_sub(room);
-                let after_ms = u32::try_from(self.config.restore_ms).unwrap_or(u32::MAX);
-                let recovery = if critical { Recovery::Retry { after_ms } } else { Recovery::Free { bytes: short } };
-                let what = format!("memory of app {id}");
-                let refusal = super::Refusal { what, needs: grown, room, bound, biggest: None, recovery };
-                self.decide(format!("refused {} to app {id}", grown), refusal.to_string());
-                out.push(Action::Refuse { ticket, refusal });
-            }
+            Err(refusal) => self.refuse(ticket, *refusal, out),
         }
-        self.tell_of_excess(id, out);
+    }
+
+    fn guest_may_hold(&mut self, id: &AppId, bytes: Bytes, out: &mut Vec<Action>) -> Result<(), Box<Refusal>> {
+        let name = || format!("memory of app {id}");
+        let Some(app) = self.apps.get(id) else {
+            let name = name();
+            let recovery = Recovery::Retry { after_ms: clamp(UNLOAD_MS) };
+            return Err(Box::new(self.refusal(&host(&name, bytes), recovery, "the app does not run")));
+        };
+        let needs = bytes.saturating_sub(app.guest);
+        let own = app.kv.saturating_add(bytes);
+        if needs.is_zero() || bytes <= app.lease.floor() && own <= app.lease.limit() {
+            return Ok(());
+        }
+        let limit = app.limit();
+        if own > limit {
+            let left = limit.saturating_sub(app.own());
+            let recovery = if own > app.burst() {
+                Recovery::Smaller { at_most: left }
+            } else {
+                // It was cut, and comes back by tenths.
+                Recovery::Retry { after_ms: clamp(self.config.restore_ms.saturating_mul(10)) }
+            };
+            let name = name();
+            let mut refusal = self.refusal(&host(&name, needs), recovery, &format!("its lease is {limit}"));
+            refusal.room = left;
+            return Err(Box::new(refusal));
+        }
+        let name = name();
+        self.may_have(&Needer { app: Some(id), ..host(&name, needs) }, out).map_err(Box::new)
+    }
+
+    /// Enters guest memory; says whether it grew.
+    fn enter_guest(&mut self, id: &AppId, bytes: Bytes) -> Result<bool, Box<Refusal>> {
+        let Some(app) = self.apps.get_mut(id) else { return Ok(false) };
+        let grown = bytes.saturating_sub(app.guest);
+        let entered = match app.guest_id {
+            Some(entry) => self.ledger.resize(entry, bytes),
+            None => self.ledger.reserve(Owner::App(id.clone()), Kind::GuestMemory, bytes).and_then(|entry| {
+                app.guest_id = Some(entry);
+                // It is allocated when this returns.
+                self.ledger.commit(entry, bytes)
+            }),
+        };
+        if let Err(error) = entered {
+            let name = format!("memory of app {id}");
+            let recovery = Recovery::Retry { after_ms: clamp(ANSWER_MS) };
+            return Err(Box::new(self.refusal(&host(&name, grown), recovery, &error.to_string())));
+        }
+        app.guest = bytes;
+        self.unseen[0] = self.unseen[0].saturating_add(grown);
+        Ok(!grown.is_zero())
     }
 
     /// The person hears once when an app, its share of the models included, holds more than it declared.
-    fn tell_of_excess(&mut self, id: &AppId, out: &mut Vec<Action>) {
+    pub(super) fn tell_of_excess(&mut self, id: &AppId, out: &mut Vec<Action>) {
+        let Some(app) = self.apps.get_mut(id).filter(|app| !app.told) else { return };
         let charge = self.ledger.charge(id);
-        let Some(app) = self.apps.get_mut(id) else { return };
         let ceiling = app.lease.ceiling();
-        if app.told || charge <= ceiling {
+        if charge <= ceiling {
             return;
         }
         app.told = true;
@@ -242,18 +291,16 @@ impl Governor {
         order.into_iter().map(|(id, _, _, above)| (id, above)).collect()
     }
 
-    /// Asks apps for `wanted` bytes that the host itself cannot give back.
+    /// Asks apps for `wanted` bytes that the host itself cannot give back. What was asked for already is on its way.
     pub(super) fn ask_apps(&mut self, wanted: Bytes, out: &mut Vec<Action>) {
-        let critical = self.gauge.level == Level::Critical;
-        let mut rest = wanted;
+        let level = self.gauge.level;
+        let critical = level == Level::Critical;
+        let awaited = |app: &App| app.open.as_ref().filter(|open| open.level >= level).map(|open| open.release);
+        let mut rest = wanted.saturating_sub(self.apps.values().filter_map(awaited).sum());
         for (id, above) in self.in_order_of_asking() {
-            if rest.is_zero() {
-                break;
-            }
             let Some(app) = self.apps.get(&id) else { continue };
-            // One demand at a time, unless it has become urgent.
-            let urgent = app.open.as_ref().is_some_and(|open| critical && open.on_deadline != Consequence::Stop);
-            if app.open.is_some() && !urgent {
+            // One demand at a time, unless it has become more urgent; and time for what was done to it to show.
+            if awaited(app).is_some() || (app.rests_until > self.now && !critical) || app.suspended && !critical {
                 continue;
             }
             let most = if critical { app.own() } else { above };
@@ -261,50 +308,60 @@ impl Governor {
             if release < Bytes::mib(1) {
                 continue;
             }
-            let limit = app.own().saturating_sub(release);
             rest = rest.saturating_sub(release);
+            let limit = app.own().saturating_sub(release).min(app.lease.limit());
             self.epoch(&id, limit, release, "the machine runs short of memory", out);
         }
     }
 
+    /// Says to an app what holds from now on. The newest epoch says everything: one that only moves the limit repeats what is
+    /// still to be released.
     fn epoch(&mut self, id: &AppId, limit: Bytes, release: Bytes, cause: &str, out: &mut Vec<Action>) {
-        let level = self.gauge.level;
+        let (level, now) = (self.gauge.level, self.now);
         let deadline_ms = self.config.deadline_ms(level);
-        let now = self.now;
-        let usage = self.ledger.charge(id).saturating_add(self.apps.get(id).map_or(Bytes::ZERO, |app| app.kv));
         let Some(app) = self.apps.get_mut(id) else { return };
         let before = app.lease.limit();
         let limit = app.lease.set_limit(limit);
         app.cut = app.cut.saturating_add(before.saturating_sub(limit));
-        app.epoch += 1;
+        app.epoch = app.epoch.saturating_add(1);
         app.restored_at = now;
-        let on_deadline = match (release.is_zero(), level, app.class, app.visible) {
-            (true, ..) | (_, Level::Normal | Level::Elevated, ..) => Consequence::Nothing,
-            (_, Level::Critical, Class::Background, _) | (_, Level::Critical, _, false) => Consequence::Stop,
-            (_, Level::Tight, Class::Background, _) => Consequence::Suspend,
-            (_, Level::Tight | Level::Critical, ..) => Consequence::DropCaches,
-        };
-        // A lower limit voids no demand for bytes: only a new demand does.
+        let (epoch, usage) = (app.epoch, app.own());
         if !release.is_zero() {
+            let on_deadline = match (level, app.class, app.visible) {
+                (Level::Normal | Level::Elevated, ..) => Consequence::Nothing,
+                (Level::Critical, Class::Background, _) | (Level::Critical, _, false) => Consequence::Stop,
+                (Level::Tight, Class::Background, _) => Consequence::Suspend,
+                (Level::Tight | Level::Critical, ..) => Consequence::DropCaches,
+            };
             app.open = Some(Open {
+                epoch,
+                level,
                 release,
-                held_before: app.own(),
+                held_before: usage,
                 deadline: now.saturating_add(u64::from(deadline_ms)),
                 pledged: Bytes::ZERO,
                 answers: 0,
                 deferred: false,
+                done: false,
                 on_deadline,
             });
         }
+        let (mut rest, mut left_ms, mut on_deadline) = (Bytes::ZERO, deadline_ms, Consequence::Nothing);
+        if let Some(open) = &mut app.open {
+            open.epoch = epoch;
+            rest = open.release.saturating_sub(open.held_before.saturating_sub(usage));
+            left_ms = clamp(open.deadline.saturating_sub(now));
+            on_deadline = open.on_deadline;
+        }
         let tightening = Tightening {
-            epoch: app.epoch,
+            epoch,
             origin_ms: now,
             level,
             cause: cause.to_owned(),
             limit,
             usage,
-            release,
-            deadline_ms,
+            release: rest,
+            deadline_ms: left_ms,
             visible: app.visible,
             on_deadline,
         };
@@ -316,58 +373,72 @@ impl Governor {
 
     /// Only answers to the newest epoch count, and only so many of them.
     pub(super) fn answer(&mut self, id: &AppId, epoch: u32, answer: Answer) {
-        let Some(app) = self.apps.get_mut(id) else { return };
-        if epoch != app.epoch {
+        let now = self.now;
+        let Some(open) = self.apps.get_mut(id).and_then(|app| app.open.as_mut()) else { return };
+        if epoch != open.epoch || open.answers >= ANSWERS_HEARD {
             return;
         }
-        let Some(open) = &mut app.open else { return };
         open.answers += 1;
-        if open.answers > ANSWERS_HEARD {
-            return;
-        }
         match answer {
             Answer::Pledge { release, .. } => open.pledged = release,
             // Once, and at most as long again as it had.
             Answer::Defer(ms) if !open.deferred => {
                 open.deferred = true;
-                let had = open.deadline.saturating_sub(self.now);
+                let had = open.deadline.saturating_sub(now);
                 open.deadline = open.deadline.saturating_add(u64::from(ms).min(had));
             }
-            // It is measured at the deadline, or as soon as it says so.
-            Answer::Done(_) => open.deadline = open.deadline.min(self.now),
             Answer::Defer(_) => {}
+            // It is measured: at once if all of it is there, at the deadline otherwise.
+            Answer::Done(_) => open.done = true,
         }
     }
 
-    /// Deadlines that have passed: measures, and acts on those who did not deliver.
+    /// Demands that were met or whose deadline has passed: measures, and acts on those who did not deliver.
     pub(super) fn watch_deadlines(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
-        let due: Vec<_> = self
-            .apps
-            .iter()
-            .filter(|(_, app)| app.open.as_ref().is_some_and(|open| open.deadline <= now))
-            .map(|(id, _)| id.clone())
-            .collect();
+        let is_due = |app: &App| {
+            app.open.as_ref().is_some_and(|open| open.deadline <= now || (open.done && app.freed() >= open.release))
+        };
+        let due: Vec<_> = self.apps.iter().filter(|(_, app)| is_due(app)).map(|(id, _)| id.clone()).collect();
         for id in due {
-            let Some(app) = self.apps.get_mut(&id) else { continue };
-            let Some(open) = app.open.take() else { continue };
-            let freed = open.held_before.saturating_sub(app.own());
-            let kept = freed >= open.release;
-            app.trust = if kept { (app.trust + app.trust / 4).min(TRUSTED) } else { (app.trust / 2).max(LEAST_TRUST) };
-            let trust = app.trust / 10;
-            let pledged = if open.pledged.is_zero() { String::new() } else { format!(", {} pledged", open.pledged) };
-            let numbers = format!("{freed} of {} freed{pledged}; trust {trust} %", open.release);
-            if kept {
-                self.decide(format!("app {id} gave back"), numbers);
-                continue;
-            }
+            self.conclude(&id, out);
+        }
+    }
+
+    fn conclude(&mut self, id: &AppId, out: &mut Vec<Action>) {
+        let (now, level) = (self.now, self.gauge.level);
+        let Some(app) = self.apps.get_mut(id) else { return };
+        let freed = app.freed();
+        let Some(open) = app.open.take() else { return };
+        let kept = freed >= open.release;
+        if kept {
+            app.trust = (app.trust + app.trust / 4).min(TRUSTED);
+        } else if !open.pledged.is_zero() && freed < open.pledged.min(open.release) {
+            app.trust = (app.trust / 2).max(LEAST_TRUST);
+        }
+        let trust = app.trust / 10;
+        let pledged = if open.pledged.is_zero() { String::new() } else { format!(", {} pledged", open.pledged) };
+        let numbers = format!("{freed} of {} freed{pledged}; trust {trust} %", open.release);
+        let limit = app.limit();
+        let lowered = limit < app.lease.limit();
+        // It was asked while memory was tight; when it no longer is, nothing happens.
+        let acts = !kept && level >= Level::Tight && open.on_deadline != Consequence::Nothing;
+        if acts {
+            app.rests_until = now.saturating_add(self.config.restore_ms);
             app.suspended |= open.on_deadline == Consequence::Suspend;
-            let consequence = open.on_deadline;
-            self.decide(format!("acted on app {id}: {consequence:?}"), numbers.clone());
-            if consequence != Consequence::Nothing {
-                let reason = format!("it was asked for {} and {numbers}", open.release);
-                out.push(Action::Enforce { app: id, consequence, reason });
-            }
+        }
+        if !freed.is_zero() {
+            self.settle();
+        }
+        if acts {
+            self.decide(format!("acted on app {id}: {:?}", open.on_deadline), numbers.clone());
+            let reason = format!("it was asked for {} and {numbers}", open.release);
+            out.push(Action::Enforce { app: id.clone(), consequence: open.on_deadline, reason });
+        } else {
+            self.decide(format!("app {id} {}", if kept { "gave back" } else { "did not give back" }), numbers);
+        }
+        if lowered {
+            self.epoch(id, limit, Bytes::ZERO, "it pledged more than it released", out);
         }
     }
 
@@ -380,16 +451,15 @@ impl Governor {
         let due: Vec<_> = self
             .apps
             .iter()
-            .filter(|(_, app)| app.lease.limit() < app.burst() && now.saturating_sub(app.restored_at) >= every)
+            .filter(|(_, app)| {
+                app.open.is_none() && app.lease.limit() < app.burst() && now.saturating_sub(app.restored_at) >= every
+            })
             .map(|(id, app)| {
-                let tenth = app.cut.fraction(1, 10).max(Bytes::mib(1));
+                let tenth = Bytes(app.cut.get().div_ceil(10)).max(Bytes::mib(1));
                 (id.clone(), app.lease.limit().saturating_add(tenth).min(app.burst()))
             })
             .collect();
         for (id, limit) in due {
-            if let Some(app) = self.apps.get_mut(&id) {
-                app.open = None;
-            }
             self.epoch(&id, limit, Bytes::ZERO, "memory is free again", out);
             if let Some(app) = self.apps.get_mut(&id)
                 && app.lease.limit() >= app.burst()
@@ -398,4 +468,9 @@ impl Governor {
             }
         }
     }
+}
+
+/// Somebody who needs bytes of ordinary memory and no model.
+const fn host(name: &str, needs: Bytes) -> Needer<'_> {
+    Needer { name, needs, gpu: Bytes::ZERO, spare: None, app: None }
 }

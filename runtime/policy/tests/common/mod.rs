@@ -82,7 +82,13 @@ pub(crate) fn mamba() -> ModelShape {
 }
 /// Gemma-3n-like: the upper 15 of 35 layers reuse the KV of lower ones.
 pub(crate) fn shared_kv() -> ModelShape {
-    layered("gemma3n", &[(20, grouped(8, 2, 256, None), 0), (15, Attention::Shared { n_head: 8 }, 0)])
+    layered(
+        "gemma3n",
+        &[
+            (20, grouped(8, 2, 256, None), 0),
+            (15, Attention::Shared { n_head: 8, head_dim_k: 256, head_dim_v: 256, window: None }, 0),
+        ],
+    )
 }
 /// A BERT: nothing is kept between texts.
 pub(crate) fn bert() -> ModelShape {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::message::{Completion, Event, Message, Request};
 use crate::testing::world::{self, EventsInWorld, SessionInWorld, Sink, World};
-use crate::{Budget, Error, log::Level};
+use crate::{Budget, Error, Release, log::Level};
 
 /// The world of the test that runs on this thread.
 ///
@@ -152,6 +152,10 @@ pub(crate) fn output() -> (ByteWriter, Done) {
 
 pub(crate) fn budget() -> Budget {
     expect_world().budget()
+}
+
+pub(crate) fn answer_epoch(epoch: u32, release: Release) {
+    expect_world().answer_epoch(epoch, release);
 }
 
 #[derive(Debug)]

@@ -55,7 +55,7 @@ pub struct Run {
     pub progress: Vec<(Option<f32>, String)>,
     /// What the model was asked, in order, and how it ended.
     pub questions: Vec<Question>,
-    /// How the app answered each budget event: the epoch and the answer.
+    /// How the app answered each budget event: the epoch and the answer, pledges and what came of them alike.
     pub releases: Vec<(u32, Release)>,
     /// What each pool last said to be reclaimable, in bytes.
     pub reclaimable: BTreeMap<String, u64>,
@@ -66,6 +66,26 @@ pub struct Run {
 }
 
 impl Run {
+    /// Bytes that the app pledged last in this epoch; 0 if it pledged nothing.
+    #[must_use]
+    pub fn pledged(&self, epoch: u32) -> u64 {
+        let pledges = self.releases.iter().filter_map(|(of, release)| match release {
+            Release::Pledge(bytes, _) if *of == epoch => Some(*bytes),
+            _ => None,
+        });
+        pledges.last().unwrap_or(0)
+    }
+
+    /// Bytes that the app said last to have released in this epoch; 0 if it said nothing.
+    #[must_use]
+    pub fn released(&self, epoch: u32) -> u64 {
+        let done = self.releases.iter().filter_map(|(of, release)| match release {
+            Release::Done(bytes) if *of == epoch => Some(*bytes),
+            _ => None,
+        });
+        done.last().unwrap_or(0)
+    }
+
     /// The app worked and wrote exactly this.
     ///
     /// # Panics
@@ -110,6 +130,14 @@ pub fn run<E: Into<Failure>>(app: impl AsyncFnOnce(&mut App) -> Result<(), E> + 
         }
     };
     pool.spawner().spawn_local(main).expect("the pool lives");
+    let world = world::current();
+    // Comes after the app in line: its turn is when the app waits for the first time.
+    let begin = async move {
+        if let Some(world) = world {
+            world.change_budget_at(0);
+        }
+    };
+    pool.spawner().spawn_local(begin).expect("the pool lives");
     pool.run_until_stalled();
     // Tasks hold sessions and streams; their ends are part of what happened.
     drop(pool);

@@ -217,7 +217,8 @@ impl Script {
         self
     }
 
-    /// Changes the lease while the `question`th question (from 1) is being asked.
+    /// Changes the lease while the `question`th question (from 1) is being asked; 0 is when the app first waits for
+    /// anything. [`Run::releases`](super::Run::releases) has what the app answered.
     #[must_use]
     pub fn budget_at(mut self, question: usize, budget: Budget) -> Self {
         self.budget_changes.push((question, budget));

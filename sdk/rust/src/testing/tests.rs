@@ -255,9 +255,42 @@ fn pools_are_asked_before_the_app() {
     }
     let run = run(app, Script::new().reply("A").budget_at(1, Budget::of(10).asking(Pressure::Critical, 50)));
     run.expect_output("released");
-    assert_eq!(run.releases, [(1, Release::Pledge(57, Duration::from_millis(250)))]);
+    let pledges = [Release::Pledge(50, Duration::ZERO), Release::Pledge(57, Duration::from_millis(250))];
+    assert_eq!(run.releases, pledges.map(|pledge| (1, pledge)), "the pools' first, then with what the app adds");
     assert_eq!(run.reclaimable["cache"], 0);
     assert_eq!(run.reclaimable["index"], 80);
+}
+
+#[test]
+fn a_pledge_is_followed_by_what_came_of_it() {
+    async fn app(app: &mut App) -> Outcome {
+        let pool = Pool::new("thumbnails", 1, |_wanted| 30);
+        pool.set_reclaimable(80);
+        app.input.text().await?;
+        Ok(())
+    }
+    let asked = |release| Budget::of(100).asking(Pressure::Tight, release);
+    let run = run(app, Script::new().input("…").budget_at(0, asked(60)));
+    run.expect_output("");
+    assert_eq!((run.pledged(1), run.released(1)), (60, 30), "the pool said more than it had");
+    assert_eq!((run.pledged(2), run.released(2)), (0, 0));
+    assert_eq!(run.reclaimable["thumbnails"], 50);
+}
+
+#[test]
+fn an_answer_to_an_older_epoch_is_void() {
+    async fn app(app: &mut App) -> Outcome {
+        let first = Budget::current();
+        let mut session = Session::open("default")?;
+        session.ask("Q").await?;
+        first.answer(Release::Done(1));
+        Budget::current().answer(Release::Defer(Duration::from_millis(5)));
+        Ok(app.output.write(Budget::current().epoch).await?)
+    }
+    let run = run(app, Script::new().reply("A").budget_at(1, Budget::of(9).asking(Pressure::Tight, 2)));
+    run.expect_output("1");
+    assert!(run.releases.iter().all(|(epoch, _)| *epoch == 1), "{:?}", run.releases);
+    assert_eq!(run.releases.last(), Some(&(1, Release::Defer(Duration::from_millis(5)))), "the app has the last word");
 }
 
 #[test]

@@ -177,7 +177,14 @@ impl World {
         .await
     }
 
-    /// Begins the epochs that the script puts at this question (from 1).
+    /// Notes an answer to the newest epoch. Older epochs are void.
+    pub(crate) fn answer_epoch(&self, epoch: u32, release: Release) {
+        if epoch == self.budget.borrow().epoch {
+            self.happened.borrow_mut().releases.push((epoch, release));
+        }
+    }
+
+    /// Begins the epochs that the script puts at this question (from 1; 0 is the start).
     pub(super) fn change_budget_at(self: &Rc<Self>, question: usize) {
         let due: Vec<Budget> = {
             let script = self.script.borrow();
@@ -190,8 +197,9 @@ impl World {
             let world = Rc::clone(self);
             let answer = async move {
                 let epoch = budget.epoch;
-                let release = budget::answer(budget).await;
-                world.happened.borrow_mut().releases.push((epoch, release));
+                if let Some(release) = budget::answer(budget).await {
+                    world.answer_epoch(epoch, release);
+                }
             };
             self.spawner.spawn_local(answer).expect("the pool lives as long as the app");
         }

@@ -22,16 +22,30 @@ use wit_bindgen::StreamReader;
 
 struct Hostile;
 
+/// What `on-budget` does with an event.
+#[derive(Clone, Copy)]
+enum Answering {
+    /// Says that nothing was released.
+    Honestly,
+    /// Never.
+    Never,
+    /// Pledges all that is asked, and releases nothing.
+    OverPromising,
+}
+
 thread_local! {
-    /// What `on-budget` does with an event.
-    static HOLD_EVENTS: Cell<bool> = const { Cell::new(false) };
+    static ANSWERING: Cell<Answering> = const { Cell::new(Answering::Honestly) };
 }
 
 impl events::Guest for Hostile {
     async fn on_budget(state: State) -> Answer {
         log::write(log::Level::Info, &format!("event {}", state.epoch));
-        if HOLD_EVENTS.get() {
-            wait().await;
+        match ANSWERING.get() {
+            Answering::Honestly => {}
+            Answering::Never => wait().await,
+            Answering::OverPromising => {
+                return Answer::Pledge(budget::Pledge { release: state.release, eta_ms: 1 });
+            }
         }
         Answer::Done(0.0)
     }
@@ -74,6 +88,8 @@ impl run::Guest for Hostile {
             "trap-mid-stream" => trap_mid_stream().await,
             "drop-mid-stream" => return drop_mid_stream().await,
             "hold-events" => hold_events().await,
+            "over-promise" => over_promise(input).await,
+            "ack-storm" => ack_storm().await,
             "gigabytes" => return gigabytes().await,
             "gigabytes-stubbornly" => {
                 let _ = gigabytes().await;
@@ -241,12 +257,36 @@ async fn drop_mid_stream() -> Result<(), String> {
 
 /// Takes events and answers none, but ends well when the third epoch is there.
 async fn hold_events() {
-    HOLD_EVENTS.set(true);
+    ANSWERING.set(Answering::Never);
     let mut changes = budget::changes();
     while let Some(state) = changes.next().await {
         log::write(log::Level::Info, &format!("epoch {}", state.epoch));
         if state.epoch >= 3 {
             return;
+        }
+    }
+}
+
+/// Keeps a conversation, promises to release it whenever it is asked, and keeps it, until its input ends.
+async fn over_promise(mut input: StreamReader<u8>) {
+    ANSWERING.set(Answering::OverPromising);
+    let kept = session();
+    let (events, done) = kept.generate(&request(10));
+    events.collect().await;
+    let _ = done.await;
+    log::write(log::Level::Info, "keeps");
+    while input.next().await.is_some() {}
+}
+
+/// Answers each epoch that comes over and over, something else each time, to this epoch and to all others.
+async fn ack_storm() {
+    log::write(log::Level::Info, "listens");
+    let mut changes = budget::changes();
+    while let Some(state) = changes.next().await {
+        if state.epoch > 0 {
+            for n in 0.. {
+                budget::answer_epoch(state.epoch - n % 2, &Answer::Done(f64::from(n)));
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ impl run::Guest for Neighbour {
         let done = match argument(0).as_str() {
             "echo" => echo(input, &mut out).await,
             "ask" => ask(input, argument(1).parse().unwrap_or(16), &mut out).await,
+            "chat" => chat(input, &mut out).await,
             "fork" => fork(input, &mut out).await,
             "count" => count(input, &mut out).await,
             "budget" => follow_budget(&mut out).await,
@@ -120,6 +121,19 @@ async fn ask(input: StreamReader<u8>, max_tokens: u32, out: &mut StreamWriter<u8
     let prompt = String::from_utf8_lossy(&read_all(input).await).into_owned();
     let session = Session::open("default").map_err(|error| text(&error))?;
     answer(&session, &request(prompt, max_tokens), out).await
+}
+
+/// One conversation: each piece of the input is a question, answered with three tokens and a `;`.
+async fn chat(mut input: StreamReader<u8>, out: &mut StreamWriter<u8>) -> Result<(), String> {
+    let session = Session::open("default").map_err(|error| text(&error))?;
+    loop {
+        let (status, question) = input.read(Vec::with_capacity(1 << 10)).await;
+        if !matches!(status, StreamResult::Complete(_)) {
+            return Ok(());
+        }
+        answer(&session, &request(String::from_utf8_lossy(&question).into_owned(), 3), out).await?;
+        say(out, ";").await;
+    }
 }
 
 /// The same question in two forks of one conversation, then the history of each.

@@ -207,6 +207,7 @@ pub(super) fn engine_error(error: api::EngineError) -> Error {
             Error::ContextOverflow(Overflow { prompt_tokens, max_tokens, context_tokens: n_ctx })
         }
         api::EngineError::Busy { waiting, retry_after_ms, .. } => Error::Busy(Busy { retry_after_ms, waiting }),
+        api::EngineError::Throttled { retry_after_ms } => Error::Busy(Busy { retry_after_ms, waiting: 0 }),
         api::EngineError::SessionBusy(_) => super::session_busy(),
         api::EngineError::Stopped => Error::Interrupted("the model was stopped".to_owned()),
         error @ (api::EngineError::UnknownSession(_) | api::EngineError::Failed(_)) => {
@@ -225,5 +226,13 @@ pub(super) fn model_error(error: ModelError) -> Error {
             reason,
         }),
         ModelError::Busy { retry_after_ms, waiting } => Error::Busy(Busy { retry_after_ms, waiting }),
+    }
+}
+
+/// How urgent the requests of an app are.
+pub(super) fn class(class: locara_manifest::Class) -> api::Class {
+    match class {
+        locara_manifest::Class::Interactive => api::Class::Interactive,
+        locara_manifest::Class::Batch => api::Class::Background,
     }
 }

@@ -24,13 +24,13 @@ use wasmtime::component::{
 use wasmtime::{Result, StoreContextMut};
 
 use self::conversation::Conversation;
+pub(crate) use self::conversation::Conversations;
 use self::convert::{DEFAULT_MAX_TOKENS, engine_error};
-use self::pump::{Effect, End, Pump, SharedPump, Started, lock};
+use self::pump::{Effect, End, Pump, SharedPump, Start, lock};
 use super::{Access, DeniedLog};
 use crate::allow::Allowed;
 use crate::bindings::inference as wit;
 use crate::bindings::types::{Busy, Error};
-use crate::models::Models;
 use crate::report::TokenCounts;
 
 /// Questions (`count-tokens`, `embed`) of one app that wait at once. Each may hold a host call's worth of text.
@@ -53,7 +53,7 @@ pub(crate) struct InferencePolicy {
 
 /// The models, and what the app has of them.
 pub(crate) struct InferenceState {
-    models: Arc<dyn Models>,
+    conversations: Arc<Conversations>,
     sessions: u32,
     generations: Arc<Semaphore>,
     questions: Arc<Semaphore>,
@@ -61,9 +61,9 @@ pub(crate) struct InferenceState {
 }
 
 impl InferenceState {
-    pub(crate) fn new(models: Arc<dyn Models>, allowed: &Allowed) -> Self {
+    pub(crate) fn new(conversations: Arc<Conversations>, allowed: &Allowed) -> Self {
         Self {
-            models,
+            conversations,
             sessions: 0,
             generations: Arc::new(Semaphore::new(allowed.limits.generations as usize)),
             questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
@@ -180,22 +180,23 @@ impl InferenceAccess<'_> {
             .max_tokens
             .or_else(|| self.policy.allowed.max_tokens(conversation.role()))
             .unwrap_or(DEFAULT_MAX_TOKENS);
-        let talk = conversation.clone();
-        let start = async move {
-            let seat = talk.seat().await?;
-            let generation = seat.engine.submit(api::Request {
-                session: Some(seat.id),
-                prompt: Prompt::Chat { messages, tools: ask.tools, tool_choice: ask.tool_choice },
-                max_tokens,
-                stop: ask.stop,
-                sampling: ask.sampling,
-                constraint: ask.constraint,
-                ignore_eos: false,
-            });
-            Ok(Started { seat, generation })
+        let request = api::Request {
+            session: None,
+            prompt: Prompt::Chat { messages, tools: ask.tools, tool_choice: ask.tool_choice },
+            max_tokens,
+            stop: ask.stop,
+            sampling: ask.sampling,
+            constraint: ask.constraint,
+            ignore_eos: false,
+            class: convert::class(self.policy.allowed.class),
         };
+        let talk = conversation.clone();
+        let start: Start = Box::new(move || {
+            let (talk, request) = (talk.clone(), request.clone());
+            AbortOnDropHandle::new(tokio::spawn(async move { talk.submit(request).await }))
+        });
         let effect = Effect { conversation: conversation.clone(), turn, said };
-        Ok(Pump::new(AbortOnDropHandle::new(tokio::spawn(start)), effect, self.state.counters.clone(), place))
+        Ok(Pump::new(start, effect, self.state.counters.clone(), place))
     }
 
     /// What `count-tokens` resolves to.
@@ -251,7 +252,7 @@ impl wit::HostSession for InferenceAccess<'_> {
     fn open(&mut self, role: String) -> Result<std::result::Result<Resource<Session>, Error>> {
         self.charge()?;
         match self.policy.allowed.check_role(&role) {
-            Ok(()) => self.seat(Conversation::new(role.into(), self.state.models.clone())),
+            Ok(()) => self.seat(Conversation::new(role.into(), self.state.conversations.clone())),
             Err(denied) => Ok(Err(self.denied().refuse(denied))),
         }
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
-use locara_engine::api::{self, EVENT_QUEUE, Generation, Message};
+use locara_engine::api::{self, EVENT_QUEUE, EngineError, Generation, Message};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,9 +33,14 @@ pub(super) struct Started {
     pub(super) generation: Generation,
 }
 
+/// The model is loaded, the session opened, the request submitted: by a task, so that it happens before anybody reads.
+pub(super) type Starting = AbortOnDropHandle<Result<Started, Error>>;
+
+/// Starts a request.
+pub(super) type Start = Box<dyn Fn() -> Starting + Send>;
+
 enum State {
-    /// The model is loaded, the session opened, the request submitted: by a task, so that it happens before anybody reads.
-    Starting(AbortOnDropHandle<Result<Started, Error>>),
+    Starting(Starting),
     Running(Started),
     Ended,
 }
@@ -64,6 +69,8 @@ pub(crate) struct Pump {
     discard: bool,
     cancelled: bool,
     effect: Option<Effect>,
+    /// For an engine that stops before it has said anything: the request is submitted once more. Gone with the first event.
+    again: Option<Start>,
     tool_calls: u32,
     /// Pieces that were streamed, for the report of an answer that nobody waited for.
     pieces: u64,
@@ -96,12 +103,14 @@ impl Wake for Ends {
 impl Pump {
     /// An answer that begins when `start` has resolved.
     pub(super) fn new(
-        start: AbortOnDropHandle<Result<Started, Error>>,
+        start: Start,
         effect: Effect,
         counters: Arc<Counters>,
         place: OwnedSemaphorePermit,
     ) -> SharedPump {
-        Self::with(State::Starting(start), None, Some(effect), counters, Some(place))
+        let pump = Self::with(State::Starting(start()), None, Some(effect), counters, Some(place));
+        lock(&pump).again = Some(start);
+        pump
     }
 
     /// A refusal: no events, the outcome at once.
@@ -124,6 +133,7 @@ impl Pump {
             discard: false,
             cancelled: false,
             effect,
+            again: None,
             tool_calls: 0,
             pieces: 0,
             counters,
@@ -201,6 +211,8 @@ impl Pump {
                         self.counters.answers.fetch_add(1, Relaxed);
                         self.state = State::Running(started);
                     }
+                    // While a request is on its way, only an engine that stopped interrupts it.
+                    Poll::Ready(Ok(Err(Error::Interrupted(_)))) if self.again.is_some() => self.start_again(),
                     Poll::Ready(Ok(Err(error))) => self.end(Err(error)),
                     Poll::Ready(Err(error)) => self.end(Err(Error::Internal(format!("the request failed: {error}")))),
                 },
@@ -208,13 +220,23 @@ impl Pump {
                 State::Running(started) => match started.generation.events.poll_recv(&mut cx) {
                     Poll::Pending => return,
                     Poll::Ready(Some(event)) => self.take(event),
-                    Poll::Ready(None) => self.take(api::Event::Done(Err(api::EngineError::Stopped))),
+                    Poll::Ready(None) => self.take(api::Event::Done(Err(EngineError::Stopped))),
                 },
             }
         }
     }
 
+    /// Submits the request once more, to the engine that the role resolves to now.
+    fn start_again(&mut self) {
+        if let Some(start) = self.again.take() {
+            self.state = State::Starting(start());
+        }
+    }
+
     fn take(&mut self, event: api::Event) {
+        if !matches!(event, api::Event::Done(_)) {
+            self.again = None;
+        }
         let event = match event {
             api::Event::Text(text) => wit::Event::Text(text),
             api::Event::Thinking(text) => wit::Event::Thinking(text),
@@ -230,11 +252,12 @@ impl Pump {
         }
     }
 
-    fn done(&mut self, outcome: Result<api::Completion, api::EngineError>) {
+    fn done(&mut self, outcome: Result<api::Completion, EngineError>) {
         let State::Running(started) = &self.state else { return };
         let label = started.seat.engine.model().label();
         match outcome {
             Ok(made) => {
+                started.seat.holds(&made);
                 self.counters.add(&made.usage);
                 self.pieces = 0;
                 let told = completion(&made, label);
@@ -251,6 +274,11 @@ impl Pump {
                 if let Some(effect) = &self.effect {
                     effect.conversation.leave_if_gone(&error);
                 }
+                if error == EngineError::Stopped && self.again.is_some() && !self.cancelled {
+                    // It is one answer, however often it begins.
+                    self.counters.answers.fetch_sub(1, Relaxed);
+                    return self.start_again();
+                }
                 self.end(Err(engine_error(error)));
             }
         }
@@ -259,6 +287,7 @@ impl Pump {
     fn end(&mut self, outcome: Result<wit::Completion, Error>) {
         self.state = State::Ended;
         self.effect = None;
+        self.again = None;
         self._place = None;
         self.outcome = Some(outcome);
         self.ends.wake_by_ref();

@@ -1,24 +1,11 @@
-//! The control group this process runs in: memory limit and CPU quota, of version 1 and 2 hierarchies.
+//! The control group this process runs in: memory limit, CPU quota and stalls, of version 1 and 2 hierarchies.
 //!
 //! A limit anywhere between the process and the root applies, so every level is asked and the tightest answer wins.
 
 use std::path::{Path, PathBuf};
 
 use super::Linux;
-
-/// The tightest memory limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GroupMemory {
-    pub(super) limit_bytes: u64,
-    /// In use and not reclaimable: page cache that nobody used lately is not counted.
-    pub(super) used_bytes: u64,
-}
-
-impl GroupMemory {
-    pub(super) const fn left_bytes(self) -> u64 {
-        self.limit_bytes.saturating_sub(self.used_bytes)
-    }
-}
+use crate::GroupMemory;
 
 /// Where hierarchies are mounted, relative to the root: alone, or beside version 1.
 const V2_MOUNTS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
@@ -27,24 +14,29 @@ const V2_MOUNTS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
 pub(super) fn memory(linux: &Linux) -> Option<GroupMemory> {
     let v2 = levels(linux, "", &V2_MOUNTS)
         .into_iter()
-        .filter_map(|dir| group(linux, &dir, "memory.max", "memory.current", "inactive_file "));
+        .filter_map(|dir| group(linux, &dir, "memory.max", "memory.current", ""));
     let v1 = levels(linux, "memory", &["sys/fs/cgroup/memory"])
         .into_iter()
-        .filter_map(|dir| group(linux, &dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "));
-    v2.chain(v1).min_by_key(|group| group.left_bytes())
+        .filter_map(|dir| group(linux, &dir, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"));
+    v2.chain(v1).min_by_key(GroupMemory::left_bytes)
 }
 
-fn group(linux: &Linux, dir: &Path, limit: &str, used: &str, cache: &str) -> Option<GroupMemory> {
+/// `prefix` is what the figures of a group with all below it begin with.
+fn group(linux: &Linux, dir: &Path, limit: &str, used: &str, prefix: &str) -> Option<GroupMemory> {
     let limit_bytes = number(linux, &dir.join(limit))?;
     // Version 1 writes "no limit" as the largest number of pages.
     if limit_bytes >= u64::MAX / 4 {
         return None;
     }
+    // Pages of files that are used are reclaimable too: `MemAvailable` of the machine counts them, so must this.
     let reclaimable = text(linux, &dir.join("memory.stat"))
         .unwrap_or_default()
         .lines()
-        .find_map(|line| line.strip_prefix(cache)?.trim().parse::<u64>().ok())
-        .unwrap_or(0);
+        .filter_map(|line| {
+            let (name, bytes) = line.strip_prefix(prefix)?.split_once(' ')?;
+            matches!(name, "inactive_file" | "active_file").then(|| bytes.trim().parse::<u64>().ok())?
+        })
+        .fold(0, u64::saturating_add);
     let used_bytes = number(linux, &dir.join(used))?.saturating_sub(reclaimable);
     Some(GroupMemory { limit_bytes, used_bytes })
 }
@@ -64,18 +56,30 @@ pub(super) fn cpu_quota(linux: &Linux) -> Option<u32> {
     v2.chain(v1).filter_map(whole).min().map(|processors| processors.max(1))
 }
 
+/// Where this process's own group of version 2 may tell how long its tasks stood still for memory, relative to the root.
+/// Version 1 has no such file.
+pub(super) fn pressure_files(linux: &Linux) -> Vec<PathBuf> {
+    let own = own(linux, "");
+    own.iter()
+        .flat_map(|own| V2_MOUNTS.iter().map(move |mount| Path::new(mount).join(own).join("memory.pressure")))
+        .collect()
+}
+
 /// Folders from this process's group up to the mount, of one controller (empty: version 2).
 fn levels(linux: &Linux, controller: &str, mounts: &[&str]) -> Vec<PathBuf> {
-    let Some(groups) = linux.read_optional("proc/self/cgroup") else { return Vec::new() };
+    let Some(path) = own(linux, controller) else { return Vec::new() };
+    let above = Path::new(&path).ancestors().map(Path::to_owned).collect::<Vec<_>>();
+    mounts.iter().flat_map(|mount| above.iter().map(move |level| Path::new(mount).join(level))).collect()
+}
+
+/// Path of this process's group below the mount.
+fn own(linux: &Linux, controller: &str) -> Option<String> {
     // `4:memory:/a/b` or, for version 2, `0::/a/b`.
-    let path = groups.lines().find_map(|line| {
+    linux.read_optional("proc/self/cgroup")?.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
         controllers.split(',').any(|name| name == controller).then(|| path.trim_start_matches('/').to_owned())
-    });
-    let Some(path) = path else { return Vec::new() };
-    let above = Path::new(&path).ancestors().map(Path::to_owned).collect::<Vec<_>>();
-    mounts.iter().flat_map(|mount| above.iter().map(move |level| Path::new(mount).join(level))).collect()
+    })
 }
 
 fn text(linux: &Linux, path: &Path) -> Option<String> {

@@ -1,9 +1,9 @@
 //! `/proc`: memory of the machine, of this process, and of one of its mappings.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
-use super::{Linux, cgroup};
-use crate::{MappingMemory, MemoryNow, PlatformError, ProcessMemory};
+use super::Linux;
+use crate::{GroupMemory, MappingMemory, MemoryNow, PlatformError, ProcessMemory};
 
 /// Bytes of a `Name:   123 kB` line.
 pub(super) fn kb_field(linux: &Linux, file: &str, name: &str) -> Result<u64, PlatformError> {
@@ -24,7 +24,8 @@ fn kb_of(line: &str, name: &str) -> Option<u64> {
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-pub(super) fn memory(linux: &Linux, page_bytes: u64) -> Result<MemoryNow, PlatformError> {
+/// Memory of the machine, and no more of it than the control group leaves.
+pub(super) fn memory(linux: &Linux, page_bytes: u64, group: Option<GroupMemory>) -> Result<MemoryNow, PlatformError> {
     const MEMINFO: &str = "proc/meminfo";
     let meminfo = linux.read(MEMINFO)?;
     let need = |name: &str| find_kb(&meminfo, name).ok_or_else(|| missing(linux, MEMINFO, name));
@@ -40,7 +41,8 @@ pub(super) fn memory(linux: &Linux, page_bytes: u64) -> Result<MemoryNow, Platfo
         count.unwrap_or(0).saturating_mul(page_bytes)
     };
     Ok(MemoryNow {
-        available_bytes: cgroup::memory(linux).map_or(available_bytes, |group| available_bytes.min(group.left_bytes())),
+        available_bytes: group.map_or(available_bytes, |group| available_bytes.min(group.left_bytes())),
+        critical_available_bytes: None,
         free_bytes: need("MemFree")?,
         swap_total_bytes,
         swap_used_bytes: swap_total_bytes.saturating_sub(need("SwapFree")?),
@@ -51,6 +53,7 @@ pub(super) fn memory(linux: &Linux, page_bytes: u64) -> Result<MemoryNow, Platfo
     })
 }
 
+/// Memory of this process, without what the kernel would have to walk all pages for.
 pub(super) fn process(linux: &Linux) -> Result<ProcessMemory, PlatformError> {
     const STATUS: &str = "proc/self/status";
     let status = linux.read(STATUS)?;
@@ -60,8 +63,14 @@ pub(super) fn process(linux: &Linux) -> Result<ProcessMemory, PlatformError> {
         rss_anon_bytes: need("RssAnon")?,
         rss_shmem_bytes: need("RssShmem")?,
         swapped_bytes: need("VmSwap")?,
-        footprint_bytes: linux.read_optional("proc/self/smaps_rollup").and_then(|text| find_kb(&text, "Pss")),
+        footprint_bytes: None,
+        gpu_bytes: None,
     })
+}
+
+/// The proportional set size of this process. Milliseconds with large mappings.
+pub(super) fn footprint(linux: &Linux) -> Option<u64> {
+    find_kb(&linux.read_optional("proc/self/smaps_rollup")?, "Pss")
 }
 
 /// Sums every mapping of `file`, which must be an absolute path without links.
@@ -74,8 +83,8 @@ pub(super) fn mapping(linux: &Linux, file: &Path) -> Result<MappingMemory, Platf
     let mut sum = MappingMemory::default();
     let mut ours = false;
     for line in smaps.lines() {
-        if let Some(path) = header(line) {
-            ours = path == file;
+        if let Some(region) = Region::parse(line) {
+            ours = region.path == file;
         } else if let (true, Some((name, _))) = (ours, line.split_once(':')) {
             let total = match name {
                 "Size" => &mut sum.mapped_bytes,
@@ -91,10 +100,25 @@ pub(super) fn mapping(linux: &Linux, file: &Path) -> Result<MappingMemory, Platf
     Ok(sum)
 }
 
-/// The path of a header line `7f00-7f10 r--s 00000000 08:01 42   /some/file`; empty for a mapping without a file.
-/// `None` for any other line. A file that was replaced ends in ` (deleted)` and is therefore not the one at its path.
-fn header(line: &str) -> Option<&str> {
-    let (start, end) = line.split(' ').next()?.split_once('-')?;
-    let hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    (hex(start) && hex(end)).then(|| line.find('/').map_or("", |at| &line[at..]))
+/// A header line of `smaps`, which is a line of `maps`: `7f00-7f10 r--s 00000000 08:01 42   /some/file`.
+pub(super) struct Region<'a> {
+    /// Addresses.
+    pub(super) range: Range<usize>,
+    pub(super) writable: bool,
+    pub(super) shared: bool,
+    /// Empty for a mapping without a file. A file that was replaced ends in ` (deleted)` and is therefore not the one at its
+    /// path.
+    pub(super) path: &'a str,
+}
+
+impl<'a> Region<'a> {
+    /// `None` for any other line.
+    pub(super) fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        let &[_, write, _, share] = fields.next()?.as_bytes() else { return None };
+        let path = line.find('/').map_or("", |at| &line[at..]);
+        Some(Self { range: start..end, writable: write == b'w', shared: share == b's', path })
+    }
 }

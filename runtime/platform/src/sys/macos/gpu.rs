@@ -1,5 +1,8 @@
 //! What Metal says about the GPU.
 
+use std::sync::LazyLock;
+
+use objc2::{rc::Retained, runtime::ProtocolObject};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice};
 
 use super::sysctl;
@@ -10,12 +13,19 @@ use crate::GpuFacts;
 #[allow(unsafe_code, reason = "an empty block: it links a framework and declares nothing")]
 unsafe extern "C" {}
 
-/// The default GPU, where it shares the machine's memory.
+/// The default GPU, where it shares the machine's memory. Made once: making it wakes the driver, and figures of the process are
+/// read every second.
+static DEVICE: LazyLock<Option<Retained<ProtocolObject<dyn MTLDevice>>>> =
+    LazyLock::new(|| MTLCreateSystemDefaultDevice().filter(|device| device.hasUnifiedMemory()));
+
+/// What this process holds through Metal.
+pub(super) fn allocated_bytes() -> Option<u64> {
+    DEVICE.as_ref().map(|device| device.currentAllocatedSize() as u64)
+}
+
+/// The GPU.
 pub(super) fn facts() -> Option<GpuFacts> {
-    let device = MTLCreateSystemDefaultDevice()?;
-    if !device.hasUnifiedMemory() {
-        return None;
-    }
+    let device = DEVICE.as_ref()?;
     Some(GpuFacts {
         name: device.name().to_string(),
         working_set_bytes: device.recommendedMaxWorkingSetSize(),

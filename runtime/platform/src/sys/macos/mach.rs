@@ -11,7 +11,8 @@ use mach2::{
     task_info::{TASK_VM_INFO, task_vm_info},
     traps::mach_task_self,
     vm::mach_vm_region_recurse,
-    vm_region::vm_region_submap_info_64,
+    vm_prot::VM_PROT_WRITE,
+    vm_region::{SM_COW, vm_region_submap_info_64},
 };
 
 use crate::{MappingMemory, PlatformError};
@@ -48,11 +49,47 @@ pub(super) fn task() -> Result<task_vm_info, PlatformError> {
     Ok(info)
 }
 
+/// One mapping of a file.
+pub(super) struct Region {
+    pub(super) start: u64,
+    pub(super) size: u64,
+    info: vm_region_submap_info_64,
+}
+
+impl Region {
+    pub(super) const fn is_writable(&self) -> bool {
+        self.info.protection & VM_PROT_WRITE != 0
+    }
+
+    /// Whether a write would be copied and not reach the file.
+    pub(super) const fn is_private(&self) -> bool {
+        self.info.share_mode == SM_COW || self.info.external_pager == 0
+    }
+}
+
 /// Sums every mapping of `file`, which must be an absolute path without links.
 pub(super) fn mapping(file: &Path) -> Result<MappingMemory, PlatformError> {
     let page = page_bytes();
     let pages = |count: u32| u64::from(count).saturating_mul(page);
     let mut sum = MappingMemory::default();
+    for Region { size, info, .. } in regions(file)? {
+        // Copied on write: no longer the file's.
+        let private = pages(info.pages_shared_now_private);
+        let resident = pages(info.pages_resident);
+        sum.mapped_bytes = sum.mapped_bytes.saturating_add(size);
+        sum.resident_bytes = sum.resident_bytes.saturating_add(resident);
+        sum.dirty_bytes = sum.dirty_bytes.saturating_add(pages(info.pages_dirtied));
+        sum.anonymous_bytes = sum.anonymous_bytes.saturating_add(private);
+        if info.user_wired_count > 0 {
+            sum.locked_bytes = sum.locked_bytes.saturating_add(resident);
+        }
+    }
+    Ok(sum)
+}
+
+/// Every mapping of `file`, which must be an absolute path without links.
+pub(super) fn regions(file: &Path) -> Result<Vec<Region>, PlatformError> {
+    let mut regions = Vec::new();
     let (mut address, mut depth) = (0u64, 0u32);
     while let Some((start, size, info)) = region(address, &mut depth)? {
         if info.is_submap != 0 {
@@ -61,21 +98,12 @@ pub(super) fn mapping(file: &Path) -> Result<MappingMemory, PlatformError> {
             continue;
         }
         if is_mapped_from(start, file) {
-            // Copied on write: no longer the file's.
-            let private = pages(info.pages_shared_now_private);
-            let resident = pages(info.pages_resident);
-            sum.mapped_bytes = sum.mapped_bytes.saturating_add(size);
-            sum.resident_bytes = sum.resident_bytes.saturating_add(resident);
-            sum.dirty_bytes = sum.dirty_bytes.saturating_add(pages(info.pages_dirtied));
-            sum.anonymous_bytes = sum.anonymous_bytes.saturating_add(private);
-            if info.user_wired_count > 0 {
-                sum.locked_bytes = sum.locked_bytes.saturating_add(resident);
-            }
+            regions.push(Region { start, size, info });
         }
         let Some(next) = start.checked_add(size).filter(|next| *next > address || size > 0) else { break };
         address = next;
     }
-    Ok(sum)
+    Ok(regions)
 }
 
 /// The region at or after `address`, at most `depth` levels down; `None` past the last one.

@@ -1,14 +1,21 @@
 //! macOS: sysctl, Mach and Metal.
 
+mod energy;
+mod files;
 mod gpu;
 mod mach;
 mod sysctl;
+mod watch;
 
 use std::path::Path;
 
 use fs_err as fs;
+use objc2::rc::autoreleasepool;
 
-use crate::{MachineFacts, MappingMemory, MemoryNow, Platform, PlatformError, ProcessMemory, Qos};
+use crate::{
+    Evicted, FileResidency, MachineFacts, MappingMemory, MemoryNow, Platform, PlatformError, PressureWatch,
+    ProcessMemory, Qos, Sample,
+};
 
 /// macOS, on Apple silicon or Intel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,15 +50,17 @@ impl Platform for MacOs {
         let loose = pages(statistics.active_count)
             .saturating_add(pages(statistics.inactive_count))
             .saturating_add(pages(statistics.free_count));
+        let compressed = pages(statistics.compressor_page_count);
         Ok(MemoryNow {
-            available_bytes: loose.saturating_sub(pages(statistics.compressor_page_count)),
+            available_bytes: loose.saturating_sub(compressed),
+            critical_available_bytes: Some(critical_available_bytes(loose, compressed)),
             free_bytes: pages(statistics.free_count),
             swap_total_bytes: swap.xsu_total,
             swap_used_bytes: swap.xsu_used,
             swapped_in_bytes: statistics.swapins.saturating_mul(page),
             swapped_out_bytes: statistics.swapouts.saturating_mul(page),
             wired_bytes: Some(pages(statistics.wire_count)),
-            compressed_bytes: Some(pages(statistics.compressor_page_count)),
+            compressed_bytes: Some(compressed),
         })
     }
 
@@ -65,11 +74,54 @@ impl Platform for MacOs {
             rss_shmem_bytes: 0,
             swapped_bytes: task.compressed,
             footprint_bytes: Some(task.phys_footprint),
+            gpu_bytes: gpu::allocated_bytes(),
         })
     }
 
     fn mapping(&self, path: &Path) -> Result<MappingMemory, PlatformError> {
         mach::mapping(&fs::canonicalize(path)?)
+    }
+
+    fn sample(&self, folder: &Path) -> Result<Sample, PlatformError> {
+        // Threads of the host have no pool of their own, and what frameworks leave to one would pile up.
+        autoreleasepool(|_| {
+            Ok(Sample {
+                memory: self.memory()?,
+                process: self.process()?,
+                pressure: sysctl::pressure_level(),
+                stall: None,
+                group: None,
+                thermal: energy::thermal(),
+                power: energy::power(),
+                disk_free_bytes: super::disk_free_bytes(folder),
+            })
+        })
+    }
+
+    fn watch_pressure(&self) -> Result<Box<dyn PressureWatch>, PlatformError> {
+        Ok(Box::new(watch::Watch::start()))
+    }
+
+    fn residency(&self, path: &Path) -> Result<FileResidency, PlatformError> {
+        let file = fs::canonicalize(path)?;
+        Ok(FileResidency {
+            file_bytes: fs::metadata(&file)?.len(),
+            // Only `mincore` on a mapping tells, page by page.
+            cached_bytes: None,
+            resident_bytes: mach::mapping(&file)?.resident_bytes,
+        })
+    }
+
+    fn evict(&self, path: &Path) -> Result<Evicted, PlatformError> {
+        files::evict(&fs::canonicalize(path)?)
+    }
+
+    fn prefetch(&self, path: &Path) -> Result<u64, PlatformError> {
+        files::prefetch(&fs::canonicalize(path)?)
+    }
+
+    fn release_heap(&self) {
+        files::release_heap();
     }
 
     fn set_thread_qos(&self, qos: Qos) -> Result<(), PlatformError> {
@@ -87,4 +139,13 @@ impl Platform for MacOs {
         let call = format!("pthread_set_qos_class_self_np({qos:?})");
         Err(PlatformError::Call { call, source: std::io::Error::from_raw_os_error(error) })
     }
+}
+
+/// What can be wired before the kernel calls its state critical. With `loose` N and `compressed` C its rule is N < 12/35 (N + C):
+/// `VM_PRESSURE_WARNING_TO_CRITICAL` of `vm_pageout.c`, 12/10 of a 35th times ten. Wiring w takes it from N, so w is where
+/// N − w = 12/35 (N − w + C), that is (35 N − 12 (N + C)) / 23.
+fn critical_available_bytes(loose: u64, compressed: u64) -> u64 {
+    let all = u128::from(loose) + u128::from(compressed);
+    let left = (35 * u128::from(loose)).saturating_sub(12 * all) / 23;
+    u64::try_from(left).unwrap_or(u64::MAX)
 }

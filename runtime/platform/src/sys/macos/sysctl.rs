@@ -4,7 +4,7 @@
 
 use std::{ffi::CStr, mem, ptr};
 
-use crate::PlatformError;
+use crate::{KernelLevel, PlatformError};
 
 /// Types that a sysctl can be read into whatever bytes the kernel writes.
 ///
@@ -51,6 +51,16 @@ pub(super) fn text(name: &CStr) -> Result<String, PlatformError> {
 /// Swap space.
 pub(super) fn swap() -> Result<libc::xsw_usage, PlatformError> {
     number(c"vm.swapusage")
+}
+
+/// The kernel's word for the state of memory: the values of the dispatch source, not a count from zero.
+pub(super) fn pressure_level() -> Option<KernelLevel> {
+    match number::<u32>(c"kern.memorystatus_vm_pressure_level").ok()? {
+        1 => Some(KernelLevel::Normal),
+        2 => Some(KernelLevel::Warning),
+        4 => Some(KernelLevel::Critical),
+        _ => None,
+    }
 }
 
 fn check(name: &CStr, status: libc::c_int) -> Result<(), PlatformError> {

@@ -230,6 +230,11 @@ impl From<wit_budget::State> for Budget {
     }
 }
 
+/// What `on-budget` returns when the app answers in another way: an extension that no host knows, which says nothing.
+pub(super) fn no_answer() -> wit_budget::Answer {
+    wit_budget::Answer::Other(types::Extension { name: "elsewhere".to_owned(), json: "null".to_owned() })
+}
+
 /// The answer to a budget event.
 pub(super) fn answer(release: Release) -> wit_budget::Answer {
     match release {

@@ -25,6 +25,6 @@ impl<E: Entry> run::Guest for E {
 
 impl<E: Entry> events::Guest for E {
     async fn on_budget(state: events::State) -> events::Answer {
-        convert::answer(budget::answer(state.into()).await)
+        budget::answer(state.into()).await.map_or_else(convert::no_answer, convert::answer)
     }
 }

@@ -11,7 +11,7 @@ use convert::{byte_count, millis, wit_bytes};
 use wit_bindgen::{FutureReader, StreamReader, StreamResult, StreamWriter};
 
 use crate::message::{Completion, Event, Message, Request};
-use crate::{Budget, Error, log::Level};
+use crate::{Budget, Error, Release, log::Level};
 
 /// How many events one read takes at most: at 16 a token costs a tenth of what it costs alone, more gains little.
 const EVENTS_AT_ONCE: usize = 64;
@@ -156,6 +156,10 @@ pub(crate) fn output() -> (ByteWriter, Done) {
 
 pub(crate) fn budget() -> Budget {
     wit::budget::current().into()
+}
+
+pub(crate) fn answer_epoch(epoch: u32, release: Release) {
+    wit::budget::answer_epoch(epoch, &convert::answer(release));
 }
 
 /// The stream of lease changes.

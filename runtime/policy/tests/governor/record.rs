@@ -1,0 +1,34 @@
+//! A recorded log decides the same again.
+
+use locara_policy::{
+    Bytes,
+    governor::{Event, KernelLevel, record},
+};
+
+use super::world::{MINUTE, SECOND, World, config};
+
+#[test]
+fn a_log_replays_to_the_same_actions_byte_for_byte() {
+    let mut world = World::new();
+    world.settled("a", Bytes::gib(4), Bytes::mib(500));
+    world.start("app", Bytes::mib(100), Bytes::gib(1), locara_policy::governor::Class::Interactive, true);
+    world.sessions("app", Bytes::mib(700));
+    world.load("b", Bytes::gib(7), Bytes::mib(500));
+    world.send(Event::Kernel { level: KernelLevel::Warning });
+    world.run(2 * MINUTE);
+    world.leave(Bytes::mib(300));
+    world.run(30 * SECOND);
+    let replayed = record::replay(config(), &world.log).unwrap();
+    let of = |actions: Vec<_>| serde_json::to_string(&actions).unwrap();
+    assert_eq!(
+        of(replayed.into_iter().flatten().collect::<Vec<_>>()),
+        of(world.actions.into_iter().map(|(_, action)| action).collect::<Vec<_>>())
+    );
+}
+
+#[test]
+fn a_broken_line_is_named() {
+    let good = record::line(1, &Event::Kernel { level: KernelLevel::Normal });
+    let error = record::replay(config(), &format!("{good}\n\n{{\"event\":\"no\"}}\n")).unwrap_err();
+    assert_eq!(error.line, 3);
+}
