@@ -6,7 +6,7 @@ SHELL := /bin/sh
 RUN := . scripts/env.sh &&
 LOCARA := "$$CARGO_TARGET_DIR/release/locara"
 
-.PHONY: demo test check bench simulate setup build apps fuzz generate
+.PHONY: demo test check bench simulate pressure setup build apps fuzz generate
 
 ## Sets up what is missing, builds, and summarises a document that is longer than the model's context
 demo: build apps
@@ -36,6 +36,10 @@ bench: build apps
 ## A thousand laptops for a week each, under the governor and under what its peers do
 simulate: setup
 	@$(RUN) cargo run --release --package locara-simulate
+
+## Stages real memory pressure around the real binary; needs root, and is skipped loudly elsewhere
+pressure: build apps
+	@$(RUN) cargo run --release --package locara-pressure
 
 setup:
 	@scripts/setup.sh
