@@ -69,21 +69,21 @@ impl Run {
     /// Bytes that the app pledged last in this epoch; 0 if it pledged nothing.
     #[must_use]
     pub fn pledged(&self, epoch: u32) -> u64 {
-        let pledges = self.releases.iter().filter_map(|(of, release)| match release {
+        let pledged = self.releases.iter().rev().find_map(|(of, release)| match release {
             Release::Pledge(bytes, _) if *of == epoch => Some(*bytes),
             _ => None,
         });
-        pledges.last().unwrap_or(0)
+        pledged.unwrap_or(0)
     }
 
     /// Bytes that the app said last to have released in this epoch; 0 if it said nothing.
     #[must_use]
     pub fn released(&self, epoch: u32) -> u64 {
-        let done = self.releases.iter().filter_map(|(of, release)| match release {
+        let released = self.releases.iter().rev().find_map(|(of, release)| match release {
             Release::Done(bytes) if *of == epoch => Some(*bytes),
             _ => None,
         });
-        done.last().unwrap_or(0)
+        released.unwrap_or(0)
     }
 
     /// The app worked and wrote exactly this.
