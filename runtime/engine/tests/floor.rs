@@ -28,6 +28,9 @@ async fn a_hundred_loads_leave_nothing_behind() {
         repack: false,
         queue_max: 4,
     };
+    // One arena: each engine has threads of its own, and an arena for each of them would keep what the last one left.
+    // SAFETY: takes plain numbers; nothing has allocated from another thread yet that depends on it.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     let mut floor = Vec::new();
     for _ in 0..100 {
         let engine = LlamaEngine::load(&path, "test", options, |_| true).unwrap();

@@ -3,14 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use locara_policy::governor::{Action, Config, Event, Level, StepId, record};
-use serde::Deserialize;
-
-/// The first line of a log.
-#[derive(Debug, Deserialize)]
-struct Head {
-    config: Config,
-}
+use locara_policy::governor::{Action, Event, Level, StepId, record};
 
 /// Something that was given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +38,14 @@ struct Asked {
 
 /// Replays a log.
 pub(crate) fn read(text: &str) -> Result<Told> {
-    let (head, events) = text.split_once('\n').context("the governor's log is empty")?;
-    let Head { config } = serde_json::from_str(head).context("the first line of the governor's log is no config")?;
-    let lines: Vec<record::Line> = events
+    let decided = record::replay_log(text).context("the governor's log cannot be replayed")?;
+    let lines: Vec<record::Line> = text
         .lines()
+        .skip(1)
         .filter(|line| !line.is_empty())
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()
         .context("a line of the governor's log is no event")?;
-    let decided = record::replay(config, events)?;
     let mut told = Told::default();
     let mut asked = BTreeMap::<StepId, Asked>::new();
     // Until when each model was busy; `None`: it still is.
@@ -128,7 +120,7 @@ mod tests {
     use locara_policy::{
         Bytes, Kind,
         defaults::defaults,
-        governor::{Activity, Class, LoadRequest, ModelUse, Need, Sample, TicketId},
+        governor::{Activity, Class, Config, LoadRequest, ModelUse, Need, Sample, TicketId},
         ledger::ModelDigest,
         machine::Machine,
     };
@@ -138,7 +130,7 @@ mod tests {
     fn log(events: &[(u64, Event)]) -> String {
         let machine = Machine::cpu("test", Bytes::gib(3), 2);
         let config = Config::new(&machine, &defaults(&machine, None));
-        let mut text = serde_json::json!({ "config": config }).to_string() + "\n";
+        let mut text = record::header(&config) + "\n";
         for (at_ms, event) in events {
             text += &(record::line(*at_ms, event) + "\n");
         }
@@ -171,31 +163,34 @@ mod tests {
             app: None,
             class: Class::Interactive,
         };
+        let left = vec![(Kind::WeightsMapped, Bytes::mib(200)), (Kind::Kv, Bytes::mib(20))];
         vec![
             (0, sample(Bytes::gib(3))),
             (10, Event::Load(request)),
             (400, Event::Loaded { model: model(), holds: parts, took_ms: 390 }),
-            (1000, sample(Bytes::gib(2))),
+            (1000, sample(Bytes::mib(2900))),
             (1010, busy(1, Bytes::mib(280))),
             (1100, sample(Bytes::mib(10))),
-            (7000, busy(0, Bytes::mib(280))),
-            (7090, Event::Done { step: StepId(1), freed: Bytes::mib(499), holds: None }),
+            (1150, Event::Done { step: StepId(1), freed: Bytes::mib(280), holds: Some(left) }),
+            (7000, busy(0, Bytes::ZERO)),
+            (7090, Event::Done { step: StepId(2), freed: Bytes::mib(219), holds: None }),
         ]
     }
 
     #[test]
     fn an_unload_is_timed_from_the_end_of_the_answer_that_it_waits_for() {
         let told = read(&log(&story())).unwrap();
-        let given = &told.given[0];
+        let [rung, given] = told.given.as_slice() else { panic!("two things were given back: {:?}", told.given) };
+        assert_eq!((rung.what.as_str(), rung.at_ms, rung.took_ms), ("KV of idle sessions", 1100, 50));
         assert_eq!((given.what.as_str(), given.at_ms, given.waited_ms, given.took_ms), ("the model", 1100, 5900, 90));
-        assert_eq!(given.freed, Bytes::mib(499).get());
+        assert_eq!(given.freed, Bytes::mib(219).get());
         assert!(told.failed.is_empty(), "{:?}", told.failed);
     }
 
     #[test]
     fn what_was_never_answered_is_said() {
         let mut story = story();
-        story.truncate(6);
+        story.truncate(7);
         assert_eq!(read(&log(&story)).unwrap().failed, ["the model: never answered"]);
     }
 
@@ -203,7 +198,7 @@ mod tests {
     fn a_log_without_its_head_is_refused() {
         let text = log(&story());
         let (_, headless) = text.split_once('\n').unwrap();
-        assert!(read(headless).unwrap_err().to_string().contains("no config"));
+        assert!(read(headless).unwrap_err().to_string().contains("cannot be replayed"));
         assert!(read("").is_err());
     }
 

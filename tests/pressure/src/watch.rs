@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -19,7 +19,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// One look, bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Look {
-    pub(crate) at: Duration,
     pub(crate) group: Usage,
     /// The host's own; zero before it starts and after it has ended.
     pub(crate) anonymous: u64,
@@ -42,9 +41,8 @@ impl Watch {
             (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::<Mutex<Vec<Look>>>::default());
         let (stopped, pid, seen) = (stop.clone(), host.clone(), looks.clone());
         let thread = std::thread::spawn(move || {
-            let started = Instant::now();
             while !stopped.load(Ordering::Acquire) {
-                let look = look(&group, pid.load(Ordering::Acquire), started.elapsed());
+                let look = look(&group, pid.load(Ordering::Acquire));
                 seen.lock().unwrap_or_else(PoisonError::into_inner).push(look);
                 std::thread::sleep(LOOK);
             }
@@ -77,14 +75,13 @@ impl Drop for Watch {
     }
 }
 
-fn look(group: &Group, pid: u32, at: Duration) -> Look {
+fn look(group: &Group, pid: u32) -> Look {
     let status = match pid {
         0 => String::new(),
         pid => fs_err::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default(),
     };
     let bytes = |key| status_bytes(&status, key).unwrap_or(0);
     Look {
-        at,
         group: group.usage().unwrap_or_default(),
         anonymous: bytes("RssAnon"),
         file: bytes("RssFile"),

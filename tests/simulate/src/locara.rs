@@ -22,6 +22,8 @@ use crate::{
 
 /// Free bytes of the disk: enough on every laptop.
 const DISK_FREE: Bytes = Bytes::gb(50);
+/// Heap of the daemon itself, which is never without. It is part of what the kernel is taken to keep.
+const HEAP: Bytes = Bytes::mb(40);
 /// A growth of a pool that was refused is asked for again after so long, ms.
 const ASK_AGAIN_MS: u64 = 5_000;
 
@@ -412,7 +414,7 @@ fn sample(sample: &Sample) -> governor::Sample {
         swap_used: Bytes(sample.swap_used),
         swapped_out: Bytes(sample.swapped_out),
         own_file: Bytes(sample.own_file),
-        own_anonymous: Bytes(sample.own_anonymous),
+        own_anonymous: HEAP.saturating_add(Bytes(sample.own_anonymous)),
         own_swapped: Bytes::ZERO,
         kernel: sample.warning.map(|warning| match warning {
             Warning::Normal => KernelLevel::Normal,

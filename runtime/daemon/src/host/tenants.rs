@@ -164,7 +164,7 @@ impl Tenancy {
         let (governed, app) = (Arc::downgrade(&self.tenants.governed), AppId(self.app.clone()));
         self.listeners.push(tokio::spawn(async move {
             while usage.changed().await.is_ok() {
-                let tokens = u64::from(usage.borrow_and_update().kv_tokens);
+                let tokens = usage.borrow_and_update().kv_tokens;
                 let Some(governed) = governed.upgrade() else { return };
                 let kv = Bytes(tokens.saturating_mul(kv_bytes_per_token()));
                 governed.tell(Event::Sessions { app: app.clone(), kv });

@@ -7,7 +7,7 @@ use locara_e2e::TestContext;
 fn help_of_every_command() {
     let context = TestContext::new();
     assert_snapshot!("help", context.run(["--help"]));
-    let commands = ["run", "install", "list", "grants", "check", "pack", "plan", "doctor", "version"];
+    let commands = ["run", "install", "list", "grants", "check", "pack", "plan", "doctor", "memory", "version"];
     for command in commands {
         assert_snapshot!(format!("help-{command}"), context.run([command, "--help"]));
     }
