@@ -515,5 +515,7 @@ impl Drop for LlamaEngine {
                 tracing::error!(model = %self.info.label(), "an engine thread had panicked");
             }
         }
+        // Everything is freed now; what the heap would keep for the next time goes back to the system.
+        pages::trim_heap();
     }
 }

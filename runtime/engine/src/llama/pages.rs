@@ -47,8 +47,26 @@ pub(super) fn drop_pages(path: &Path) -> Result<(u64, u64), PlatformError> {
     Err(PlatformError::Call { call: format!("dropping the pages of {}", path.display()), source })
 }
 
-/// Gives free pages of the heap back: glibc keeps blocks below its mapping threshold for the next allocation, and that
-/// threshold grows with every large block that was freed.
+/// Blocks of this size and more are mappings of their own, bytes. KV cells, compute buffers and saved states are above it
+/// even in small models, and are rarely made, so the cost of a mapping does not matter.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const MAPPED_BLOCK: libc::c_int = 1 << 20;
+
+/// Makes the heap return large blocks to the system when they are freed. By itself glibc raises the bound to the largest
+/// block that was freed, up to 32 MiB, and keeps what it takes from then on below the end of a thread's arena, where not
+/// even [`trim_heap`] reaches it. To be called once, before anything large is allocated.
+pub(super) fn return_large_blocks() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: takes plain numbers and locks the heap itself.
+        let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BLOCK) };
+        if set != 1 {
+            tracing::debug!("the allocator does not take a bound for mapped blocks");
+        }
+    }
+}
+
+/// Gives the free pages of small blocks back.
 pub(super) fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: takes a plain number and locks the heap itself.
