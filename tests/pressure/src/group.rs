@@ -118,7 +118,7 @@ pub(crate) fn remove(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the groups that `keep` does not name and that a run which was killed left behind.
+/// Removes the groups of this test that `ours` accepts by the number in their name.
 pub(crate) fn sweep(place: &Place, ours: impl Fn(&str) -> bool) {
     for parent in [Some(&place.memory), place.stalls.as_ref()].into_iter().flatten() {
         let names = fs_err::read_dir(parent).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));

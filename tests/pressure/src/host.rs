@@ -62,8 +62,15 @@ pub(crate) struct Answer {
     pub(crate) tokens: u32,
     /// The longest time without a new piece, ms.
     pub(crate) longest_gap_ms: f64,
-    /// All of it, ms.
-    pub(crate) took_ms: f64,
+    /// From its first piece to its end, ms.
+    pub(crate) streamed_ms: f64,
+}
+
+impl Answer {
+    /// How fast it was streamed.
+    pub(crate) fn tokens_per_second(&self) -> f64 {
+        f64::from(self.tokens) * 1e3 / self.streamed_ms.max(1.0)
+    }
 }
 
 /// A running host.
@@ -124,7 +131,7 @@ impl Host {
         self.child.id()
     }
 
-    /// Asks, and returns at the first piece of the answer.
+    /// Asks; [`answer`](Self::answer) reads what comes of it.
     pub(crate) fn ask(&mut self, session: &str, tokens: u32, prompt: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("the input was closed")?;
         writeln!(stdin, "{session} {tokens} {prompt}").context("the host reads no more input")?;
@@ -134,8 +141,8 @@ impl Host {
     /// Reads the answer to its end. `began` is called at its first piece. `Err(why)` inside: the host refused, or took it
     /// back, and said why.
     pub(crate) fn answer(&mut self, patience: Duration, began: impl FnOnce()) -> Result<Result<Answer, String>> {
-        let asked = Instant::now();
-        let (until, mut last) = (asked + patience, None);
+        let until = Instant::now() + patience;
+        let (mut first, mut last) = (None, None);
         let mut began = Some(began);
         let mut answer = Answer::default();
         loop {
@@ -151,11 +158,12 @@ impl Host {
                     let gap = last.map_or(0.0, |last| ms(at.saturating_duration_since(last)));
                     answer.longest_gap_ms = answer.longest_gap_ms.max(gap);
                     last = Some(at);
+                    first.get_or_insert(at);
                     answer.text.push_str(&piece);
                 }
                 Line::End { tokens, .. } => {
                     answer.tokens = tokens;
-                    answer.took_ms = ms(asked.elapsed());
+                    answer.streamed_ms = first.map_or(0.0, |first| ms(at.saturating_duration_since(first)));
                     return Ok(Ok(answer));
                 }
             }

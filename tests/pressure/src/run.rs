@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use rustix::fs::{Advice, fadvise};
 
 use crate::{
@@ -24,23 +24,28 @@ use crate::{
 pub(crate) const LIMIT: u64 = 3 << 30;
 /// What the neighbour leaves to the host. Less than what the host holds in anonymous memory when it is at ease, so that one
 /// that gives nothing back swaps whatever the kernel does with its weights; more than what one that does needs in all.
-const LEFT: u64 = 400 << 20;
-/// As fast as a large page or a build grows: 320 MiB/s.
+const LEFT: u64 = 320 << 20;
+/// Some 300 MiB a second, as fast as a build grows or a game loads.
 const STEP_MIB: u64 = 64;
-const PAUSE_MS: u64 = 200;
+const PAUSE_MS: u64 = 120;
 /// The neighbour holds all of it for so long.
-const HOLDS: Duration = Duration::from_secs(4);
+const HOLDS: Duration = Duration::from_secs(3);
 /// Nothing that is answered takes longer, however slow the machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// An answer in flight lasts about so long when nothing presses.
-const IN_FLIGHT: Duration = Duration::from_secs(14);
+const IN_FLIGHT: Duration = Duration::from_secs(15);
 /// Within this every refusal has come to its end: the level falls by a step in five seconds.
 const RECOVERS: Duration = Duration::from_secs(30);
 /// Conversations that are idle when the neighbour comes.
-const IDLE: [&str; 3] = ["anna", "ben", "cleo"];
-const IDLE_TOKENS: u32 = 24;
+const IDLE: [&str; 2] = ["anna", "ben"];
+/// With [`PROMPT`] an idle conversation takes 128 cells. A pool that is made again moves the cells of the answer in flight to
+/// its front, and the kernels of a CPU add up as many as 64 cells at a time: moved by anything but a multiple of that, the same numbers
+/// round differently, and with random weights the answer soon is another one although nothing is wrong. Moved by one, an
+/// answer that differs shows a state that is wrong.
+const IDLE_TOKENS: u32 = 63;
 const PROMPT: &str = "Tell me everything that you know about the sea, the wind and the weather of the coast.";
 const AGAIN: &str = "And what else?";
+const AGAIN_TOKENS: u32 = 16;
 
 /// Which run it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +128,8 @@ impl Outcome {
 pub(crate) struct Stage {
     pub(crate) place: Place,
     pub(crate) setup: Setup,
-    /// For logs.
-    pub(crate) folder: PathBuf,
+    /// Where the logs of the governor, what the hosts said and the answers in flight stay, to be looked at.
+    pub(crate) logs: PathBuf,
     /// Length of the answer in flight; known after the calm run.
     pub(crate) tokens: Option<u32>,
 }
@@ -147,12 +152,15 @@ impl Stage {
 
     fn play(&mut self, group: &Group, watch: &Watch, outcome: &mut Outcome) -> Result<()> {
         let part = outcome.part;
-        let name = format!("{part}-{}", if outcome.swap { "swap" } else { "none" });
-        let (log, said) = (self.folder.join(format!("{name}.jsonl")), self.folder.join(format!("{name}.txt")));
+        let name = format!("{part}-swap-{}", if outcome.swap { "on" } else { "off" }).replace(' ', "-");
+        let (log, said) = (self.logs.join(format!("{name}.jsonl")), self.logs.join(format!("{name}.txt")));
         let mut host = self.setup.start(&group.folders(), &log, part != Part::Naive, &said)?;
         watch.host(host.pid());
         let acted = self.act(group, watch, &mut host, outcome);
         outcome.heard = std::mem::take(&mut host.heard);
+        if let Ok(answer) = &outcome.in_flight {
+            fs_err::write(self.logs.join(format!("{name}.answer")), &answer.text)?;
+        }
         let ended = host.leave();
         let said = fs_err::read_to_string(&said).unwrap_or_default();
         match &ended {
@@ -182,19 +190,13 @@ impl Stage {
     }
 
     fn act(&mut self, group: &Group, watch: &Watch, host: &mut Host, outcome: &mut Outcome) -> Result<()> {
+        let mut rate = 0.0;
         for session in IDLE {
             host.ask(session, IDLE_TOKENS, PROMPT)?;
-            host.answer(PATIENCE, || ())?.map_err(anyhow::Error::msg)?;
+            rate = host.answer(PATIENCE, || ())?.map_err(Error::msg)?.tokens_per_second();
         }
-        let tokens = match self.tokens {
-            Some(tokens) => tokens,
-            None => {
-                host.ask("speed", 2 * IDLE_TOKENS, PROMPT)?;
-                let answer = host.answer(PATIENCE, || ())?.map_err(anyhow::Error::msg)?;
-                let tokens = f64::from(answer.tokens) / answer.took_ms * ms(IN_FLIGHT);
-                *self.tokens.insert((tokens as u32).clamp(60, 1500))
-            }
-        };
+        // Every run asks the same: a conversation that only one of them has would lie between the cells of the others.
+        let tokens = *self.tokens.get_or_insert((rate * IN_FLIGHT.as_secs_f64()).clamp(60.0, 1500.0) as u32);
         outcome.before = watch.now();
         host.ask("main", tokens, PROMPT)?;
         if outcome.part == Part::Calm {
@@ -251,12 +253,12 @@ fn alone(group: &Group, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Goes on with every conversation. A host that still refuses is asked again: it said when.
+/// Goes on with every conversation that was idle. A host that still refuses is asked again: it said when.
 fn afterwards(host: &mut Host, gone: Instant, back_ms: &mut f64) -> Result<Vec<Answer>, String> {
     let mut answers = Vec::new();
-    for session in IDLE.into_iter().chain(["main"]) {
+    for session in IDLE {
         let answer = loop {
-            host.ask(session, IDLE_TOKENS, AGAIN).map_err(|error| format!("{error:#}"))?;
+            host.ask(session, AGAIN_TOKENS, AGAIN).map_err(|error| format!("{error:#}"))?;
             match host.answer(PATIENCE, || ()).map_err(|error| format!("{error:#}"))? {
                 Ok(answer) => break answer,
                 Err(why) if gone.elapsed() > RECOVERS => return Err(why),

@@ -38,18 +38,8 @@ fn model() -> Spec {
 
 /// Runs everything; the exit code says whether every promise was kept.
 pub(crate) fn all() -> Result<ExitCode> {
-    // Held until the end: two runs would count each other's swap.
-    let lock = fs_err::File::create(std::env::temp_dir().join("locara-pressure.lock"))?;
-    let place = if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        Err(Skip("another run of this test is under way".to_owned()))
-    } else {
-        Place::find().and_then(|place| {
-            janitor::sweep().map_err(|error| Skip(format!("an earlier run left something behind: {error:#}")))?;
-            swap::possible().map(|()| place)
-        })
-    };
-    let place = match place {
-        Ok(place) => place,
+    let (place, _lock) = match prepare() {
+        Ok(prepared) => prepared,
         Err(skip) => {
             println!("{skip}");
             return Ok(ExitCode::SUCCESS);
@@ -61,6 +51,18 @@ pub(crate) fn all() -> Result<ExitCode> {
     report.print();
     janitor.finish()?;
     Ok(if report.broken().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A place, and a lock that is held until the end: two runs would count each other's swap.
+fn prepare() -> Result<(Place, fs_err::File), Skip> {
+    let place = Place::find()?;
+    let lock = fs_err::File::create(std::env::temp_dir().join("locara-pressure.lock"))
+        .map_err(|error| Skip(format!("whether another run is under way cannot be told: {error}")))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Skip("another run of this test is under way".to_owned()))?;
+    janitor::sweep().map_err(|error| Skip(format!("an earlier run left something behind: {error:#}")))?;
+    swap::possible()?;
+    Ok((place, lock))
 }
 
 fn play(place: Place, folder: &Path) -> Result<Report> {
@@ -76,7 +78,10 @@ fn play(place: Place, folder: &Path) -> Result<Report> {
     // Only clean pages can be dropped from the page cache.
     fs_err::File::open(&setup.model)?.sync_all()?;
     setup.install(app)?;
-    let mut stage = Stage { place, setup, folder: folder.to_owned(), tokens: None };
+    // target/release/locara-pressure
+    let logs = setup.locara.ancestors().nth(2).unwrap_or(folder).join("pressure");
+    fs_err::create_dir_all(&logs)?;
+    let mut stage = Stage { place, setup, logs: logs.clone(), tokens: None };
     let mut report = Report::default();
     let mut run = |part, swap| -> Result<()> {
         eprintln!("{part}, swap {} …", if swap { "on" } else { "off" });
@@ -93,5 +98,6 @@ fn play(place: Place, folder: &Path) -> Result<Report> {
         run(part, true)?;
         swap::off()?;
     }
+    println!("logs of the governor: {}", logs.display());
     Ok(report)
 }
