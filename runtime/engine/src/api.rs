@@ -230,7 +230,7 @@ pub struct Request {
     /// Upper bound of the answer, in tokens; 0 asks for what the prompt leaves of the context. Prompt and bound together
     /// must fit into the context.
     pub max_tokens: u32,
-    /// The answer ends before the first of these strings, wherever token borders fall.
+    /// The answer ends before the first of these strings to be complete, wherever token borders fall.
     pub stop: Vec<String>,
     /// Sampler settings.
     pub sampling: Sampling,

@@ -67,7 +67,9 @@ impl StopMatcher {
             .stops
             .iter()
             .filter_map(|stop| self.held.find(stop.as_str()).map(|at| (at, stop)))
-            .min_by_key(|&(at, stop)| (at, std::cmp::Reverse(stop.len())));
+            // The one that is complete first, as if the text came character by character: then it does not matter how
+            // tokens cut it. Of two that end together the longer one.
+            .min_by_key(|&(at, stop)| (at + stop.len(), at));
         if let Some((at, stop)) = hit {
             let stop = stop.clone();
             self.held.truncate(at);
@@ -125,6 +127,25 @@ mod tests {
     }
 
     #[test]
+    fn the_stop_string_that_is_complete_first_counts_however_the_text_is_cut() {
+        for pieces in [vec!["aéé"], vec!["a", "é", "é"], vec!["aé", "é"]] {
+            let mut matcher = StopMatcher::new(vec!["é".into(), "aéé".into()]);
+            let (mut shown, mut stopped) = (String::new(), None);
+            for piece in pieces {
+                let (safe, hit) = matcher.push(piece);
+                shown.push_str(&safe);
+                stopped = hit;
+                if stopped.is_some() {
+                    break;
+                }
+            }
+            assert_eq!((shown.as_str(), stopped.as_deref()), ("a", Some("é")));
+        }
+        let mut matcher = StopMatcher::new(vec!["é".into(), "aé".into()]);
+        assert_eq!(matcher.push("baé"), ("b".into(), Some("aé".into())), "of two that end together the longer one");
+    }
+
+    #[test]
     fn a_false_start_is_given_back() {
         let mut matcher = StopMatcher::new(vec!["</end>".into(), String::new()]);
         assert_eq!(matcher.push("a </e"), ("a ".into(), None));
@@ -133,7 +154,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the text is cut into tokens, what is shown is the text up to the first stop string.
+        /// However the text is cut into tokens, what is shown is the text up to the stop string that is complete first.
         #[test]
         fn cutting_does_not_matter(text in "[ab\u{e9}\u{1f600}]{0,40}", stops in prop::collection::vec("[ab\u{e9}]{1,4}", 0..3), cuts in prop::collection::vec(1usize..6, 1..40)) {
             let mut joiner = Utf8Joiner::default();
@@ -156,9 +177,12 @@ mod tests {
                 shown.push_str(&safe);
                 shown.push_str(&matcher.finish());
             }
-            let first = stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
-            prop_assert_eq!(stopped.is_some(), first.is_some());
-            prop_assert_eq!(shown, &text[..first.unwrap_or(text.len())]);
+            let first = stops
+                .iter()
+                .filter_map(|stop| text.find(stop.as_str()).map(|at| (at, stop)))
+                .min_by_key(|&(at, stop)| (at + stop.len(), at));
+            prop_assert_eq!(stopped.as_ref(), first.map(|(_, stop)| stop));
+            prop_assert_eq!(shown, &text[..first.map_or(text.len(), |(at, _)| at)]);
         }
     }
 }
