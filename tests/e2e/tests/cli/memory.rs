@@ -1,14 +1,12 @@
 //! `locara memory`: what running hosts hold.
 
-use std::{
-    io::{Read as _, Write as _},
-    os::unix::net::UnixListener,
-    process::Stdio,
-};
+use std::os::unix::net::UnixListener;
 
 use fs_err as fs;
 use locara_e2e::{TestContext, send};
 use rustix::process::Signal;
+
+use super::stop::{context, echoing};
 
 /// Nobody runs: the command says so, and what a host that starts now could hold.
 #[test]
@@ -28,15 +26,8 @@ fn without_a_host_it_says_what_one_could_hold() {
 /// A host that runs shows its apps with their leases; when it has ended, nothing of it is left.
 #[test]
 fn a_running_host_shows_what_it_holds_and_for_whom() {
-    let context = TestContext::with_apps(&["guest-neighbour"]);
-    fs::create_dir(context.home("data")).unwrap();
-    let mut command = context.command(["run", "neighbour", "--", "echo"]);
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"hello").unwrap();
-    // It has said something: from here on it runs.
-    let mut first = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    let context = context();
+    let (child, stdin) = echoing(&context);
 
     let json = context.run(["memory", "--json"]).json();
     let [host] = json["hosts"].as_array().unwrap().as_slice() else { panic!("one host: {json}") };

@@ -2,17 +2,30 @@
 
 use std::{
     io::{Read as _, Write as _, pipe},
-    process::Stdio,
+    process::{Child, ChildStdin, Stdio},
 };
 
 use fs_err as fs;
 use locara_e2e::{TestContext, send};
 use rustix::process::Signal;
 
-fn context() -> TestContext {
+/// Someone with an app that echoes.
+pub(crate) fn context() -> TestContext {
     let context = TestContext::with_apps(&["guest-neighbour"]);
     fs::create_dir(context.home("data")).unwrap();
     context
+}
+
+/// An app that has said `h` and waits for more. Its input ends when the second is dropped; until then it waits for ever.
+pub(crate) fn echoing(context: &TestContext) -> (Child, ChildStdin) {
+    let mut command = context.command(["run", "neighbour", "--", "echo"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"hello").unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"h");
+    (child, stdin)
 }
 
 /// An app that has said something and waits for more is stopped at once, with a word about who did it.
@@ -20,14 +33,7 @@ fn context() -> TestContext {
 fn a_signal_stops_a_run_with_a_message() {
     let context = context();
     for (signal, words) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "interrupted")] {
-        let mut command = context.command(["run", "neighbour", "--", "echo"]);
-        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-        // Kept open: without an end of the input the app waits for ever.
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(b"hello").unwrap();
-        let mut first = [0];
-        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-        assert_eq!(&first, b"h");
+        let (child, stdin) = echoing(&context);
         send(&child, signal);
         let ended = context.finish(child, Vec::new());
         ended.assert_code(1).assert_says("was stopped: cancelled: ").assert_says(words);
