@@ -3,36 +3,9 @@
 //! Level-triggered in both directions: only the newest epoch and the newest answer to it count, so nothing here can queue
 //! up. An answer to an older epoch is void, whatever way it comes.
 
+use locara_policy::governor::{Consequence, Level};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-
-/// How tight memory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pressure {
-    /// Nothing to do.
-    Normal,
-    /// Growing is unwise.
-    Elevated,
-    /// Something has to be given back.
-    Tight,
-    /// The host takes what it needs.
-    Critical,
-}
-
-/// What the host does at the deadline if the bytes are not released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Consequence {
-    /// Nothing.
-    Nothing,
-    /// Drops what can be made again.
-    DropCaches,
-    /// Suspends the app.
-    Suspend,
-    /// Stops the app.
-    Stop,
-}
 
 /// One epoch of an app's lease.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,7 +15,7 @@ pub struct BudgetState {
     /// Milliseconds of the host's monotonic clock when the epoch began.
     pub origin_ms: f64,
     /// How tight memory is.
-    pub level: Pressure,
+    pub level: Level,
     /// Why, in words for a log.
     pub cause: String,
     /// Bytes that the app may hold from now on.
@@ -66,7 +39,7 @@ impl BudgetState {
         Self {
             epoch: 0,
             origin_ms: 0.0,
-            level: Pressure::Normal,
+            level: Level::Normal,
             cause: "start".to_owned(),
             limit,
             usage: 0,

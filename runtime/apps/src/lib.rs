@@ -42,7 +42,7 @@ pub use capability::progress::Progress;
 pub use control::RunControl;
 pub use error::{CacheError, HostError, MemoryDenial, PrepareError, RunError, RunFailure};
 pub use host::{AppHost, HostOptions, Prepared};
-pub use lease::{AnsweredEpoch, BudgetAnswer, BudgetState, Consequence, Lease, LeaseEnd, Pressure, ReclaimablePool};
+pub use lease::{AnsweredEpoch, BudgetAnswer, BudgetState, Lease, LeaseEnd, ReclaimablePool};
 pub use limiter::{CountingLedger, GuestLedger};
 pub use models::{ModelError, Models};
 pub use report::{Denied, LogLevel, LogLine, RunReport, TokenCounts};

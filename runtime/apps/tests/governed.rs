@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use common::World;
 use common::engine::Scripted;
-use locara_apps::{
-    AnsweredEpoch, BudgetAnswer, Consequence, Lease, Prepared, Pressure, RunControl, RunError, RunHandle, Usage,
-};
+use locara_apps::{AnsweredEpoch, BudgetAnswer, Lease, Prepared, RunControl, RunError, RunHandle, Usage};
 use locara_engine::api::Prompt;
 use locara_manifest::Class;
+use locara_policy::governor::{Consequence, Level};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
 /// No test waits longer for anything.
@@ -60,7 +59,7 @@ async fn answer(lease: &Lease, fits: impl Fn(&AnsweredEpoch) -> bool) -> Answere
 /// Asks for bytes back.
 fn ask(lease: &Lease, release: u64) -> u32 {
     lease.tighten(|state| {
-        state.level = Pressure::Tight;
+        state.level = Level::Tight;
         state.release = release;
         state.deadline_ms = 3000;
         state.on_deadline = Consequence::DropCaches;

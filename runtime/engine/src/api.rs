@@ -459,9 +459,9 @@ pub struct EngineStats {
     pub kv_cells: u32,
     /// Background requests among those in the batch.
     pub running_background: u32,
-    /// Cells set aside for the requests in the batch: prompt and longest answer of each.
-    pub kv_cells_reserved: u32,
-    /// Of them, those of background requests.
+    /// Cells that [`Reclaim::IdleSessions`] would give back.
+    pub kv_cells_idle: u32,
+    /// Cells set aside for background requests in the batch: prompt and longest answer of each.
     pub kv_cells_background: u32,
     /// Cells that the next request in line lacks in the pool, beside those that run. No more than what the pool lacks to the
     /// size that it was loaded with: 0 while it has that size.

@@ -11,7 +11,7 @@ use locara_engine::{
     shape::model_shape,
 };
 use locara_gguf::Gguf;
-use locara_policy::{Device, Kind, KvType, ModelShape, PlanRequest, plan};
+use locara_policy::{Device, Kind, KvType, ModelShape, plan};
 use locara_zoo::{Arch, Draft, Spec, catalogue, draft};
 
 /// Types of K and V, and FlashAttention.
@@ -79,20 +79,6 @@ fn configurations() -> impl Iterator<Item = LoadOptions> {
     })
 }
 
-fn request(options: &LoadOptions) -> PlanRequest {
-    PlanRequest {
-        n_ctx: options.n_ctx,
-        n_seq_max: options.n_seq_max,
-        n_outputs_max: options.n_seq_max,
-        n_batch: options.n_batch,
-        n_ubatch: options.n_ubatch,
-        type_k: options.type_k,
-        type_v: options.type_v,
-        flash_attention: options.flash_attention,
-        ..PlanRequest::new(Device::Cpu)
-    }
-}
-
 fn of_kind(memory: &EngineMemory, kind: Kind) -> u64 {
     match kind {
         Kind::Kv => memory.kv,
@@ -118,7 +104,7 @@ fn for_each(mut look: impl FnMut(&str, &ModelShape, &LoadOptions, &EngineMemory)
                     look(&name, &shape, &options, &EngineMemory { weights_mapped: mapped, ..allocated });
                 }
                 // What the engine refuses has no plan either: heads that blocks do not divide.
-                Err(_) => assert!(plan(&shape, &request(&options)).is_err(), "{name}: {options:?}"),
+                Err(_) => assert!(plan(&shape, &options.plan_request(Device::Cpu)).is_err(), "{name}: {options:?}"),
             }
         }
     }
@@ -128,7 +114,7 @@ fn for_each(mut look: impl FnMut(&str, &ModelShape, &LoadOptions, &EngineMemory)
 fn every_class_is_planned_as_it_is_allocated() {
     let (mut wrong, mut worst) = (Vec::new(), BTreeMap::<(String, Kind), (usize, u64, u64)>::new());
     for_each(|name, shape, options, allocated| {
-        let planned = plan(shape, &request(options)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let planned = plan(shape, &options.plan_request(Device::Cpu)).unwrap_or_else(|error| panic!("{name}: {error}"));
         for kind in [Kind::WeightsMapped].into_iter().chain(KINDS) {
             let (predicted, allocated) = (planned.of_kind(kind).get(), of_kind(allocated, kind));
             let error = predicted.abs_diff(allocated);
@@ -155,7 +141,8 @@ fn an_unknown_architecture_is_an_estimate_that_is_not_low() {
     let (mut low, mut spread) = (Vec::new(), BTreeMap::<String, (f64, f64)>::new());
     for_each(|name, shape, options, allocated| {
         let unknown = ModelShape { architecture: "brand-new".to_owned(), ..shape.clone() };
-        let planned = plan(&unknown, &request(options)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let planned =
+            plan(&unknown, &options.plan_request(Device::Cpu)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let item = planned.items.iter().find(|item| item.kind == Kind::Compute).unwrap();
         assert!(!item.exact, "{name}: {}", item.derivation);
         let percent = (item.bytes.get() as f64 / allocated.compute as f64 - 1.0) * 100.0;

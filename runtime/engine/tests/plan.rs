@@ -7,7 +7,7 @@ use locara_engine::{
     shape::model_shape,
 };
 use locara_gguf::Gguf;
-use locara_policy::{Device, Kind, KvType, PlanRequest, plan};
+use locara_policy::{Device, Kind, KvType, plan};
 
 fn tiny() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/locara-tiny/locara-tiny.gguf")
@@ -40,17 +40,7 @@ fn a_dense_model_is_planned_as_it_is_allocated() {
                     repack: false,
                     queue_max: 1,
                 };
-                let request = PlanRequest {
-                    n_ctx,
-                    n_seq_max,
-                    n_outputs_max: n_seq_max,
-                    n_batch: 512,
-                    n_ubatch,
-                    type_k,
-                    type_v,
-                    flash_attention,
-                    ..PlanRequest::new(Device::Cpu)
-                };
+                let request = options.plan_request(Device::Cpu);
                 let planned = plan(&shape, &request).unwrap();
                 let allocated = dry_run(&tiny(), options).unwrap();
                 for (kind, bytes) in [

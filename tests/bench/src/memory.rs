@@ -11,7 +11,7 @@ use locara_platform::{Host, MappingMemory, Platform, ProcessMemory};
 use locara_policy::{Bytes, Device, Kind, Plan, plan};
 use tokio::runtime::Runtime;
 
-use crate::model::{ModelFile, plan_request};
+use crate::model::ModelFile;
 use crate::report::{Section, bytes};
 use crate::speed::{request, tokens};
 
@@ -37,7 +37,7 @@ pub(crate) fn measure(
     device: Device,
 ) -> Result<(Arc<LlamaEngine>, Memory)> {
     eprintln!("memory while generating");
-    let planned = plan(&model_shape(&Gguf::open(&model.path)?)?, &plan_request(&options, device))?;
+    let planned = plan(&model_shape(&Gguf::open(&model.path)?)?, &options.plan_request(device))?;
     let before = host.process()?;
     let engine = Arc::new(LlamaEngine::load(&model.path, &model.digest, options, |_| true)?);
     let looks = runtime.block_on(async {

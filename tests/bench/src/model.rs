@@ -102,18 +102,3 @@ pub(crate) fn options(facts: &MachineFacts) -> LoadOptions {
 pub(crate) fn device(facts: &MachineFacts) -> Device {
     if facts.gpu.is_some() { Device::UnifiedGpu } else { Device::Cpu }
 }
-
-/// The planner's question for a context that is made so.
-pub(crate) fn plan_request(options: &LoadOptions, device: Device) -> PlanRequest {
-    PlanRequest {
-        n_ctx: options.kv_cells.max(options.n_ctx),
-        n_seq_max: options.n_seq_max,
-        n_outputs_max: options.n_seq_max,
-        n_batch: options.n_batch,
-        n_ubatch: options.n_ubatch,
-        type_k: options.type_k,
-        type_v: options.type_v,
-        flash_attention: options.flash_attention,
-        ..PlanRequest::new(device)
-    }
-}

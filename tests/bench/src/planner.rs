@@ -9,7 +9,7 @@ use locara_engine::shape::model_shape;
 use locara_gguf::Gguf;
 use locara_policy::{Device, Kind, KvType, ModelShape, plan};
 
-use crate::model::{ModelFile, plan_request};
+use crate::model::ModelFile;
 use crate::report::{Section, bytes};
 use crate::stats::Spread;
 
@@ -55,7 +55,7 @@ pub(crate) fn measure(models: &[(&str, &ModelFile)], options: LoadOptions) -> Re
         eprintln!("planner: {name}");
         compared.extend(compare(name, file, options)?);
     }
-    let request = plan_request(&options, Device::Cpu);
+    let request = options.plan_request(Device::Cpu);
     let (mut read, mut alone) = (Vec::new(), Vec::new());
     if let Some((_, file)) = models.last() {
         for _ in 0..9 {
@@ -100,7 +100,7 @@ fn compare(name: &str, file: &ModelFile, options: LoadOptions) -> Result<Vec<Com
 }
 
 fn add(all: &mut [Compared; 4], shape: &ModelShape, file: &ModelFile, options: &LoadOptions) -> Result<()> {
-    let planned = plan(shape, &plan_request(options, Device::Cpu))?;
+    let planned = plan(shape, &options.plan_request(Device::Cpu))?;
     let allocated = dry_run(&file.path, *options)?;
     let allocated = [allocated.weights_mapped, allocated.kv, allocated.compute, allocated.output];
     for (compared, allocated) in all.iter_mut().zip(allocated) {

@@ -9,7 +9,6 @@ use locara_policy::{Device, Kind, KvType, PredictionError, plan};
 use locara_zoo::{catalogue, draft};
 
 use crate::memory::Memory;
-use crate::model::plan_request;
 use crate::report::Section;
 
 /// Types of K and V, and FlashAttention.
@@ -57,7 +56,7 @@ pub(crate) fn measure(options: LoadOptions, memory: &Memory) -> Result<Predictio
                 };
                 // Heads that blocks do not divide: no plan, no context.
                 let (Ok(planned), Ok(allocated)) =
-                    (plan(&shape, &plan_request(&options, Device::Cpu)), dry_run(&path, options))
+                    (plan(&shape, &options.plan_request(Device::Cpu)), dry_run(&path, options))
                 else {
                     refused += 1;
                     continue;

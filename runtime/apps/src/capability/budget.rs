@@ -2,13 +2,14 @@
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, unfold};
+use locara_policy::governor::{Consequence, Level};
 use tokio::sync::watch;
 use wasmtime::Result;
 use wasmtime::component::{Access as StoreAccess, HasData, Resource, StreamReader};
 
 use super::{Access, from_wit_bytes, to_wit_bytes};
 use crate::bindings::{budget as wit, budget_sync};
-use crate::lease::{AnsweredEpoch, BudgetAnswer, BudgetState, Consequence, LeaseEnd, Pressure, ReclaimablePool};
+use crate::lease::{AnsweredEpoch, BudgetAnswer, BudgetState, LeaseEnd, ReclaimablePool};
 use crate::relay::Items;
 use crate::report::presentable;
 
@@ -145,10 +146,10 @@ pub(crate) fn state(state: &BudgetState) -> wit::State {
         epoch: state.epoch,
         origin_ms: state.origin_ms,
         level: match state.level {
-            Pressure::Normal => wit::Pressure::Normal,
-            Pressure::Elevated => wit::Pressure::Elevated,
-            Pressure::Tight => wit::Pressure::Tight,
-            Pressure::Critical => wit::Pressure::Critical,
+            Level::Normal => wit::Pressure::Normal,
+            Level::Elevated => wit::Pressure::Elevated,
+            Level::Tight => wit::Pressure::Tight,
+            Level::Critical => wit::Pressure::Critical,
         },
         cause: state.cause.clone(),
         limit: to_wit_bytes(state.limit),

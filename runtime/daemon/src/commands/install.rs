@@ -10,7 +10,7 @@ use crate::{
     commands::grants::parse,
     exit::Exit,
     failure::{Failure, io},
-    host::{self, Host, HostAsk},
+    host::{self, Host},
     installed,
     paths::Paths,
     print,
@@ -24,8 +24,7 @@ pub(super) fn run(args: &InstallArgs, as_json: bool) -> Result<Exit, Failure> {
     };
     let runtime = host::runtime()?;
     runtime.block_on(async {
-        let ask = HostAsk { chosen: None, keep_loaded: false, command: "locara install".to_owned() };
-        let apps = host::app_host(&paths, &Host::start(&paths, ask)?)?;
+        let apps = host::app_host(&paths, &Host::idle(&paths)?)?;
         apps.install(component.clone(), &manifest).await.map_err(host::not_prepared)
     })?;
     installed::save(&paths, &manifest, &component, &grants)?;

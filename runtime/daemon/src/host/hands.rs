@@ -36,19 +36,11 @@ fn begin(host: &Arc<Host>, action: Action) {
     match action {
         Action::Reclaim { step, model, rung, spill, .. } => {
             let host = host.clone();
-            tokio::spawn(async move {
-                let event = reclaim(&host, step, &model, rung, spill).await;
-                host.governed().tell(event);
-                host.look();
-            });
+            tokio::spawn(async move { report(&host, reclaim(&host, step, &model, rung, spill).await) });
         }
         Action::Unload { step, model, expected } => {
             let host = host.clone();
-            tokio::spawn(async move {
-                let event = unload(&host, step, &model, expected).await;
-                host.governed().tell(event);
-                host.look();
-            });
+            tokio::spawn(async move { report(&host, unload(&host, step, &model, expected).await) });
         }
         Action::Throttle { model, throttle } => {
             if let Some(loaded) = host.resident(&model) {
@@ -68,6 +60,12 @@ fn begin(host: &Arc<Host>, action: Action) {
     }
 }
 
+/// Tells what came of a step, and takes a reading that shows it.
+fn report(host: &Host, event: Event) {
+    host.governed().tell(event);
+    host.look();
+}
+
 async fn reclaim(host: &Arc<Host>, step: StepId, model: &ModelDigest, rung: Rung, spill: bool) -> Event {
     let failed = |reason: String| Event::Failed { step, reason };
     let Some(loaded) = host.resident(model) else { return failed("the model is not loaded".to_owned()) };
@@ -79,7 +77,6 @@ async fn reclaim(host: &Arc<Host>, step: StepId, model: &ModelDigest, rung: Rung
     };
     match loaded.engine.reclaim(what).await {
         Ok(Ok(reclaimed)) => {
-            locara_platform::host().release_heap();
             tracing::info!(?rung, freed = reclaimed.freed_bytes, ms = reclaimed.took_ms, "memory was given back");
             let freed = Bytes(reclaimed.freed_bytes);
             Event::Done { step, freed, holds: Some(holds(&loaded.plan, &loaded.engine.memory())) }
@@ -102,7 +99,6 @@ async fn unload(host: &Arc<Host>, step: StepId, model: &ModelDigest, expected: B
     loaded.engine.end().await;
     let name = loaded.file.name.clone();
     drop(loaded);
-    platform.release_heap();
     let target = before.saturating_sub(expected.get().saturating_sub(expected.get() / 10));
     let settled = async {
         while resident() > target {

@@ -27,7 +27,7 @@ pub(crate) struct Learned {
 }
 
 /// Factors by model, context and build; none when nothing was learned, or when the file is damaged.
-pub(crate) fn read(path: &Path) -> Corrections {
+fn read(path: &Path) -> Corrections {
     let text = match fs_err::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Corrections::default(),

@@ -15,7 +15,7 @@
 mod account;
 mod governed;
 mod hands;
-pub(crate) mod learned;
+mod learned;
 mod load;
 mod senses;
 pub(crate) mod status;
@@ -41,12 +41,13 @@ use locara_platform::{MachineFacts, Platform, PlatformError};
 use locara_policy::{
     Bytes,
     defaults::defaults,
-    governor::{Activity, Class, Config, Event, Level},
+    governor::{Action, Activity, Class, Config, Event, Level},
     ledger::ModelDigest,
     machine::Machine,
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     task::JoinHandle,
 };
 
@@ -69,8 +70,6 @@ use crate::{
     paths::Paths,
 };
 
-/// A pool of cells is not made smaller than this: one small request runs at once.
-const LEAST_CELLS: u32 = 512;
 /// After a refusal, more cells are asked for again after this.
 const GROW_AGAIN: Duration = Duration::from_secs(1);
 /// Sessions of one model may take so much of the disk.
@@ -148,35 +147,17 @@ pub(crate) struct HostAsk {
 }
 
 impl Host {
+    /// A host that prepares apps and runs none: it reads no sensor and shows itself to nobody.
+    pub(crate) fn idle(paths: &Paths) -> Result<Arc<Self>, Failure> {
+        let ask = HostAsk { chosen: None, keep_loaded: false, command: String::new() };
+        Ok(Self::assemble(paths, ask, None)?.0)
+    }
+
     /// Starts a host. Must be called inside a tokio runtime.
     pub(crate) fn start(paths: &Paths, ask: HostAsk) -> Result<Arc<Self>, Failure> {
-        let machine = machine()?;
-        let config = Config::new(&machine, &defaults(&machine, None));
         let log = std::env::var_os("LOCARA_GOVERNOR_LOG").map(PathBuf::from);
-        let (governed, actions) =
-            Governed::new(config, log.as_deref()).map_err(|error| io("write the governor's log", error))?;
-        let governed = Arc::new(governed);
-        // Only to measure what would happen without it (`make pressure`).
-        let acts = std::env::var_os("LOCARA_UNGOVERNED").is_none();
-        let host = Arc::new(Self {
-            machine,
-            store: store(paths)?,
-            chosen: ask.chosen,
-            spill: paths.spill(),
-            command: ask.command,
-            tenants: Tenants::new(governed.clone()),
-            governed,
-            keep_loaded: ask.keep_loaded,
-            acts,
-            loads: Mutex::default(),
-            residents: Mutex::default(),
-            learned: Learned::open(paths.corrections()),
-            context: OnceLock::new(),
-            senses: OnceLock::new(),
-            status: OnceLock::new(),
-            failure: Mutex::default(),
-        });
-        if acts {
+        let (host, actions) = Self::assemble(paths, ask, log.as_deref())?;
+        if host.acts {
             let platform: Arc<dyn Platform> = Arc::new(locara_platform::host());
             let _ = host.senses.set(Senses::start(platform, &host.governed, paths.data().to_owned()));
             tokio::spawn(hands::work(Arc::downgrade(&host), actions));
@@ -187,6 +168,37 @@ impl Host {
             Err(error) => tracing::warn!(%error, "`locara memory` will not see this host"),
         }
         Ok(host)
+    }
+
+    fn assemble(
+        paths: &Paths,
+        ask: HostAsk,
+        log: Option<&Path>,
+    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Action>), Failure> {
+        let machine = machine()?;
+        let config = Config::new(&machine, &defaults(&machine, None));
+        let (governed, actions) = Governed::new(config, log).map_err(|error| io("write the governor's log", error))?;
+        let governed = Arc::new(governed);
+        let host = Arc::new(Self {
+            machine,
+            store: store(paths)?,
+            chosen: ask.chosen,
+            spill: paths.spill(),
+            command: ask.command,
+            tenants: Tenants::new(governed.clone()),
+            governed,
+            keep_loaded: ask.keep_loaded,
+            // Only to measure what would happen without it (`make pressure`).
+            acts: std::env::var_os("LOCARA_UNGOVERNED").is_none(),
+            loads: Mutex::default(),
+            residents: Mutex::default(),
+            learned: Learned::open(paths.corrections()),
+            context: OnceLock::new(),
+            senses: OnceLock::new(),
+            status: OnceLock::new(),
+            failure: Mutex::default(),
+        });
+        Ok((host, actions))
     }
 
     pub(crate) fn governed(&self) -> &Governed {
@@ -320,12 +332,11 @@ async fn follow(host: Weak<Host>, model: ModelDigest, loaded: Loaded) {
 fn activity(loaded: &Loaded, stats: &EngineStats) -> Activity {
     let per_cell = loaded.kv_per_cell();
     let bytes = |cells: u32| Bytes(u64::from(cells).saturating_mul(per_cell));
-    let needed = stats.kv_cells_reserved.max(LEAST_CELLS.min(loaded.kv_cells));
     Activity {
         interactive: stats.running.saturating_sub(stats.running_background),
         background: stats.running_background,
         waiting: stats.waiting,
-        idle_kv: bytes(stats.kv_cells.saturating_sub(needed)),
+        idle_kv: bytes(stats.kv_cells_idle),
         background_kv: bytes(stats.kv_cells_background),
         prompt_cache: Bytes(stats.prompt_cache_bytes),
     }

@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use locara_apps::{BudgetAnswer, BudgetState, Consequence, Lease, LeaseEnd, Pressure, RunControl};
+use locara_apps::{BudgetAnswer, BudgetState, Lease, LeaseEnd, RunControl};
 use locara_policy::{
     Bytes,
-    governor::{self, Answer, AppStart, Class, Event, Level, Tightening},
+    governor::{Answer, AppStart, Class, Consequence, Event, Refusal, Tightening},
     ledger::AppId,
 };
 use tokio::task::JoinHandle;
@@ -33,8 +33,6 @@ pub(crate) struct Terms {
 struct Run {
     lease: Lease,
     control: Option<RunControl>,
-    /// The last epoch of the lease and the governor's number for it: an app that ran before this run began had epochs too.
-    epochs: Option<(u32, u32)>,
 }
 
 /// The runs of this host.
@@ -60,7 +58,7 @@ impl Tenants {
     }
 
     /// Lets a run in, or says why not. The lease's end goes into the run's invocation.
-    pub(crate) fn admit(self: &Arc<Self>, terms: &Terms) -> Result<(Tenancy, LeaseEnd), governor::Refusal> {
+    pub(crate) fn admit(self: &Arc<Self>, terms: &Terms) -> Result<(Tenancy, LeaseEnd), Refusal> {
         let Terms { app, floor, ceiling, class } = terms.clone();
         let start = |ticket| {
             Event::AppStart(AppStart {
@@ -77,14 +75,15 @@ impl Tenants {
             Lease::new(BudgetState { visible: class == Class::Interactive, ..BudgetState::calm(ceiling) });
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (mut answers, mut pools) = (lease.answers(), lease.pools_changed());
-        let run = Run { lease, control: None, epochs: None };
+        let run = Run { lease, control: None };
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).entry(app.clone()).or_default().insert(id, run);
-        let (tenants, of) = (Arc::downgrade(self), app.clone());
+        let (governed, of) = (Arc::downgrade(&self.governed), app.clone());
         let heard = tokio::spawn(async move {
             while answers.changed().await.is_ok() {
-                let newest = answers.borrow_and_update().clone();
-                let (Some(tenants), Some(newest)) = (tenants.upgrade(), newest) else { continue };
-                tenants.answered(&of, id, newest.epoch, &newest.answer);
+                let Some(newest) = answers.borrow_and_update().clone() else { continue };
+                let Some(governed) = governed.upgrade() else { return };
+                let answer = translated(&newest.answer);
+                governed.tell(Event::Answer { app: AppId(of.clone()), epoch: newest.epoch, answer });
             }
         });
         let (governed, of) = (Arc::downgrade(&self.governed), app.clone());
@@ -98,51 +97,37 @@ impl Tenants {
         Ok((Tenancy { tenants: self.clone(), app, id, listeners: vec![heard, offered] }, end))
     }
 
-    fn answered(&self, app: &str, id: u64, epoch: u32, answer: &BudgetAnswer) {
-        let known = {
-            let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-            runs.get(app).and_then(|runs| runs.get(&id)).and_then(|run| run.epochs)
-        };
-        let Some((_, of_governor)) = known.filter(|(of_lease, _)| *of_lease == epoch) else { return };
-        let answer = match *answer {
-            BudgetAnswer::Pledge { release, eta_ms } => Answer::Pledge { release: Bytes(release), eta_ms },
-            BudgetAnswer::Done(bytes) => Answer::Done(Bytes(bytes)),
-            BudgetAnswer::Defer(ms) => Answer::Defer(ms),
-        };
-        self.governed.tell(Event::Answer { app: AppId(app.to_owned()), epoch: of_governor, answer });
-    }
-
     /// A new epoch, to every run of the app.
     pub(crate) fn tighten(&self, app: &AppId, tightening: &Tightening) {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        for run in runs.get_mut(&app.0).into_iter().flat_map(HashMap::values_mut) {
-            let epoch = run.lease.tighten(|state| {
+        let runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in runs.get(&app.0).into_iter().flat_map(HashMap::values) {
+            run.lease.tighten(|state| {
+                state.epoch = tightening.epoch;
                 state.origin_ms = tightening.origin_ms as f64;
-                state.level = pressure(tightening.level);
+                state.level = tightening.level;
                 state.cause.clone_from(&tightening.cause);
                 state.limit = tightening.limit.get();
                 state.usage = tightening.usage.get();
                 state.release = tightening.release.get();
                 state.deadline_ms = tightening.deadline_ms;
                 state.visible = tightening.visible;
-                state.on_deadline = consequence(tightening.on_deadline);
+                state.on_deadline = tightening.on_deadline;
             });
-            run.epochs = Some((epoch, tightening.epoch));
         }
     }
 
     /// Does to every run of the app what was announced.
-    pub(crate) fn enforce(&self, app: &AppId, what: governor::Consequence, reason: &str) {
+    pub(crate) fn enforce(&self, app: &AppId, what: Consequence, reason: &str) {
         self.each(app, |control| match what {
-            governor::Consequence::Nothing => {}
-            governor::Consequence::DropCaches => {
+            Consequence::Nothing => {}
+            Consequence::DropCaches => {
                 control.drop_caches();
             }
-            governor::Consequence::Suspend => {
+            Consequence::Suspend => {
                 control.drop_caches();
                 control.suspend();
             }
-            governor::Consequence::Stop => control.cancel(format!("the machine ran out of memory: {reason}")),
+            Consequence::Stop => control.cancel(format!("the machine ran out of memory: {reason}")),
         });
     }
 
@@ -192,20 +177,11 @@ impl Drop for Tenancy {
     }
 }
 
-fn pressure(level: Level) -> Pressure {
-    match level {
-        Level::Normal => Pressure::Normal,
-        Level::Elevated => Pressure::Elevated,
-        Level::Tight => Pressure::Tight,
-        Level::Critical => Pressure::Critical,
-    }
-}
-
-fn consequence(what: governor::Consequence) -> Consequence {
-    match what {
-        governor::Consequence::Nothing => Consequence::Nothing,
-        governor::Consequence::DropCaches => Consequence::DropCaches,
-        governor::Consequence::Suspend => Consequence::Suspend,
-        governor::Consequence::Stop => Consequence::Stop,
+/// An answer in the governor's words.
+fn translated(answer: &BudgetAnswer) -> Answer {
+    match *answer {
+        BudgetAnswer::Pledge { release, eta_ms } => Answer::Pledge { release: Bytes(release), eta_ms },
+        BudgetAnswer::Done(bytes) => Answer::Done(Bytes(bytes)),
+        BudgetAnswer::Defer(ms) => Answer::Defer(ms),
     }
 }

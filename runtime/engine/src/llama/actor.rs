@@ -308,7 +308,7 @@ impl Actor {
             sessions: to_u32(self.sessions.len()),
             running: to_u32(active().count()),
             running_background: to_u32(background().count()),
-            kv_cells_reserved: to_u32(active().map(|s| s.reserved).sum()),
+            kv_cells_idle: self.idle_pool(),
             kv_cells_background: to_u32(background().map(|s| s.reserved).sum()),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
             parked: to_u32(self.running.iter().filter(|s| s.parked && !s.has_ended()).count()),

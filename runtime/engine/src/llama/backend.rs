@@ -4,7 +4,7 @@ use std::{ffi::CStr, sync::OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ffi::sys, log, pages};
+use super::{ffi::sys, heap, log};
 
 /// A device that can compute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ impl Backend {
         static STARTED: OnceLock<()> = OnceLock::new();
         STARTED.get_or_init(|| {
             log::install();
-            pages::return_large_blocks();
+            heap::return_large_blocks();
             // SAFETY: called once per process, before any other function of llama.cpp.
             unsafe { sys::llama_backend_init() };
         });

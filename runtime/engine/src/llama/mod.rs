@@ -17,9 +17,9 @@ mod context;
 mod embed;
 mod ffi;
 mod front;
+mod heap;
 mod log;
 mod model;
-mod pages;
 mod perplexity;
 mod probe;
 mod reference;
@@ -42,7 +42,7 @@ use std::{
 pub use backend::{Device, build_info, devices};
 use locara_gguf::Gguf;
 use locara_platform::{Platform, Qos};
-use locara_policy::KvType;
+use locara_policy::{KvType, PlanRequest};
 pub use perplexity::{Perplexity, PerplexityError, perplexity};
 pub use probe::{ProbeError, ProbeReport, dry_run, probe, probe_in_child};
 pub use reference::{ReferenceLoop, ReferenceTimes};
@@ -91,6 +91,24 @@ pub struct LoadOptions {
     pub repack: bool,
     /// Requests that may wait for a place.
     pub queue_max: u32,
+}
+
+impl LoadOptions {
+    /// What a planner is to be asked for a context that is made so.
+    #[must_use]
+    pub fn plan_request(&self, device: locara_policy::Device) -> PlanRequest {
+        PlanRequest {
+            n_ctx: self.kv_cells.max(self.n_ctx),
+            n_seq_max: self.n_seq_max,
+            n_outputs_max: self.n_seq_max,
+            n_batch: self.n_batch,
+            n_ubatch: self.n_ubatch,
+            type_k: self.type_k,
+            type_v: self.type_v,
+            flash_attention: self.flash_attention,
+            ..PlanRequest::new(device)
+        }
+    }
 }
 
 /// Where the states of idle sessions go when their cells are needed. The default is nowhere: they are computed again.
@@ -516,6 +534,6 @@ impl Drop for LlamaEngine {
             }
         }
         // Everything is freed now; what the heap would keep for the next time goes back to the system.
-        pages::trim_heap();
+        locara_platform::host().release_heap();
     }
 }

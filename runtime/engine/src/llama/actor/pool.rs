@@ -8,10 +8,7 @@ use std::{sync::PoisonError, time::Instant};
 
 use locara_platform::Platform;
 
-use super::{
-    super::pages::{drop_pages, trim_heap},
-    Actor, Class, EngineError, EngineMemory, Reclaim, Reclaimed,
-};
+use super::{Actor, Class, EngineError, EngineMemory, Reclaim, Reclaimed};
 
 /// llama.cpp rounds the number of cells up to a multiple of this.
 const CELL_STEP: u32 = 256;
@@ -46,12 +43,14 @@ impl Actor {
                 (expected, freed, sessions)
             }
             Reclaim::Weights => {
-                let (before, after) = drop_pages(self.model.path())
+                // The model is loaded, so its mappings stay until the call returns.
+                let evicted = locara_platform::host()
+                    .evict(self.model.path())
                     .map_err(|error| EngineError::Failed(format!("the weights stay in memory: {error}")))?;
-                (before, before.saturating_sub(after), 0)
+                (evicted.before_bytes, evicted.freed_bytes(), 0)
             }
         };
-        trim_heap();
+        locara_platform::host().release_heap();
         Ok(Reclaimed {
             expected_bytes,
             freed_bytes,
@@ -74,7 +73,7 @@ impl Actor {
         {}
         if target != now {
             self.remake(target)?;
-            trim_heap();
+            locara_platform::host().release_heap();
         }
         Ok(self.memory())
     }
@@ -123,12 +122,21 @@ impl Actor {
         n
     }
 
+    /// The smallest pool for what runs and `warm` cells of sessions that rest.
+    fn least_pool(&self, warm: usize) -> u32 {
+        let needed = u32::try_from(self.held_cells().saturating_add(warm)).unwrap_or(u32::MAX);
+        self.allowed(needed.max(MIN_POOL))
+    }
+
+    /// Cells that the pool would give back if no session rested in it.
+    pub(super) fn idle_pool(&self) -> u32 {
+        self.context.kv_cells().saturating_sub(self.least_pool(0))
+    }
+
     /// Makes the pool as small as running requests and warm sessions allow. Returns the bytes expected and freed.
     fn shrink(&mut self) -> Result<(u64, u64), EngineError> {
         let now = self.context.kv_cells();
-        let warm = u32::try_from(self.sessions.idle_cells(super::SessionId(0))).unwrap_or(u32::MAX);
-        let held = u32::try_from(self.held_cells()).unwrap_or(u32::MAX);
-        let target = self.allowed(held.saturating_add(warm).max(MIN_POOL));
+        let target = self.least_pool(self.sessions.idle_cells(super::SessionId(0)));
         if target >= now {
             return Ok((0, 0));
         }
