@@ -29,7 +29,7 @@ use super::{
     cache::StateCache,
     constraint::ActiveConstraint,
     context::{Context, DecodeError},
-    embed,
+    embed, log,
     model::Model,
     sequence::{Flow, Sequence},
     sessions::Sessions,
@@ -163,6 +163,7 @@ impl Actor {
 
     /// Works until it is told to stop or the handle is gone.
     pub(super) fn run(mut self) {
+        log::expect_interrupts(&self.abort);
         while !self.stopped {
             // A cancel that raised the flag is in the queue by now; the flag is for the step after it.
             self.abort.store(false, Ordering::Relaxed);
