@@ -13,7 +13,7 @@ use locara_engine::{
     Engine,
     api::{
         EngineError, EngineMemory, EngineStats, Event, Generation, ModelInfo, Prompt, Reply, Request, RequestId,
-        SessionId,
+        SessionId, Token,
     },
     llama::LlamaEngine,
     reclaim::{Reclaim, Reclaimed, Throttle},
@@ -116,8 +116,11 @@ impl Engine for Tenure {
             engine.cancel(request);
         }
     }
-    fn count_tokens(&self, prompt: Prompt) -> Reply<u32> {
-        self.pass(|engine| engine.count_tokens(prompt))
+    fn tokenize(&self, prompt: Prompt) -> Reply<Vec<Token>> {
+        self.pass(|engine| engine.tokenize(prompt))
+    }
+    fn detokenize(&self, tokens: Vec<Token>) -> Reply<String> {
+        self.pass(|engine| engine.detokenize(tokens))
     }
     fn embed(&self, texts: Vec<String>) -> Reply<Vec<Vec<f32>>> {
         self.pass(|engine| engine.embed(texts))

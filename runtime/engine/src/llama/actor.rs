@@ -29,7 +29,9 @@ use super::{
     cache::StateCache,
     constraint::ActiveConstraint,
     context::{Context, DecodeError},
-    embed, log,
+    embed,
+    likely::Likely,
+    log,
     model::Model,
     sequence::{Flow, Sequence},
     sessions::Sessions,
@@ -77,6 +79,10 @@ pub(super) struct Prepared {
     pub(super) splits_thinking: bool,
     pub(super) ignore_eos: bool,
     pub(super) class: Class,
+    pub(super) reuse: Option<u64>,
+    pub(super) logprobs: Option<u32>,
+    pub(super) thinking_tokens: Option<u32>,
+    pub(super) stops_repetition: bool,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) armed: Arc<AtomicBool>,
     pub(super) submitted: Instant,
@@ -473,19 +479,27 @@ impl Actor {
             sequence.report_prefill();
         }
         let Some(row) = sequence.row.take() else { return };
-        if let Some(constraint) = &mut sequence.constraint {
-            let masked = match self.context.logits(row) {
-                Some(logits) => constraint.mask(logits),
-                None => Err(EngineError::Failed(format!("row {row} has no logits"))),
-            };
-            if let Err(error) = masked {
-                return sequence.fail(error);
+        let likely = sequence.logprobs.and_then(|n| Some(Likely::of(self.context.logits(row)?, n as usize)));
+        let forced = sequence.forced.pop_front();
+        let drawn = match forced {
+            Some(token) => {
+                sequence.sampler.accept(token);
+                Ok(token)
             }
-        }
-        match self.context.sample(&mut sequence.sampler, row) {
+            None => {
+                if let Err(error) = mask(sequence, &mut self.context, row) {
+                    return sequence.fail(error);
+                }
+                self.context.sample(&mut sequence.sampler, row)
+            }
+        };
+        match drawn {
             Ok(token) => {
                 self.stats.decoded += 1;
-                sequence.accept(token, &self.model);
+                if let Some(likely) = likely {
+                    sequence.tell(likely.event(token, &self.model));
+                }
+                sequence.accept(token, forced.is_some(), &self.model);
             }
             Err(DecodeError::Invalid(reason) | DecodeError::Failed(reason)) => {
                 sequence.fail(EngineError::Failed(reason));
@@ -503,5 +517,14 @@ impl Actor {
                 sequence.n_past = 0;
             }
         }
+    }
+}
+
+/// Leaves only what the constraint of the sequence allows next, if it has one that holds by now.
+fn mask(sequence: &mut Sequence, context: &mut Context, row: usize) -> Result<(), EngineError> {
+    let Some(constraint) = sequence.constraint_now() else { return Ok(()) };
+    match context.logits(row) {
+        Some(logits) => constraint.mask(logits),
+        None => Err(EngineError::Failed(format!("row {row} has no logits"))),
     }
 }

@@ -10,7 +10,7 @@ fn background(request: Request) -> Request {
 
 /// Everything submitted so far has reached the queue: it goes through the same thread.
 async fn queued(engine: &LlamaEngine) {
-    engine.count_tokens(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
+    engine.tokenize(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
 }
 
 #[tokio::test]
