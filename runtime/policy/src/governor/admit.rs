@@ -10,7 +10,7 @@ use super::{
     action::{Action, Level, Recovery, Refusal},
     event::{Class, LoadRequest, TicketId},
     fair,
-    ladder::State,
+    model::State,
     room::Needer,
 };
 use crate::{

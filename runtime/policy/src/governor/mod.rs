@@ -14,7 +14,7 @@
 //! | `gauge` | the pressure level, from readings |
 //! | `admit` | what may be loaded or grow, what waits, what is refused |
 //! | `room` | what can be promised, and what can be made free for it |
-//! | `residents` | what the models hold, from their promise to their end |
+//! | `residents` | what the models hold, from their promise to their end; `model` is what is remembered of one |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
 //! | `tenants` | the leases of apps: tightening, deadlines, trust |
 //! | `climate` | heat and power |
@@ -29,6 +29,7 @@ mod event;
 mod fair;
 mod gauge;
 mod ladder;
+mod model;
 pub mod record;
 mod residents;
 mod room;
@@ -52,7 +53,8 @@ use self::{
     admit::{Waiting, Wish},
     fair::Fairness,
     gauge::Gauge,
-    ladder::{Model, Step},
+    ladder::Step,
+    model::Model,
     rules::Rules,
     tenants::App,
 };

@@ -3,8 +3,8 @@
 use super::{
     Governor,
     action::Action,
-    event::LoadRequest,
-    ladder::{Model, State},
+    event::{Activity, LoadRequest},
+    model::{Model, State},
 };
 use crate::{
     bytes::Bytes,
@@ -126,6 +126,35 @@ impl Governor {
             model.excess.remove(&kind);
         } else {
             model.excess.insert(kind, excess);
+        }
+    }
+
+    /// A model was used: its worth rises.
+    pub(super) fn touch(&mut self, digest: &ModelDigest) {
+        let (now, inflation) = (self.now, self.inflation);
+        let Some(model) = self.models.get_mut(digest) else { return };
+        // Uses of ten minutes ago count half.
+        let halvings = (now.saturating_sub(model.last_used) / 600_000).min(63);
+        model.frequency = (model.frequency >> halvings).saturating_add(1000);
+        model.last_used = now;
+        let bytes = model.total(&self.ledger).get().max(1 << 20) >> 20;
+        model.value = inflation.saturating_add(model.frequency.saturating_mul(u64::from(model.reload_ms)) / bytes);
+        model.claimed_until = 0;
+    }
+
+    /// A model is used differently than before.
+    pub(super) fn active(&mut self, digest: &ModelDigest, activity: Activity) {
+        let Some(model) = self.models.get_mut(digest) else { return };
+        let now = self.now;
+        let begins = activity.is_busy() && !model.activity.is_busy();
+        let ends = !activity.is_busy() && model.activity.is_busy();
+        model.activity = activity;
+        if begins {
+            // Whoever computes reads all the weights.
+            model.pages_dropped = false;
+            self.touch(digest);
+        } else if ends {
+            model.last_used = now;
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     Governor,
     action::{Decision, Level},
     event::{Activity, ModelUse},
-    ladder::State,
+    model::State,
 };
 use crate::{
     bytes::Bytes,
