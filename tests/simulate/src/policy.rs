@@ -172,7 +172,7 @@ pub enum Command {
         gate: Gate,
         /// Tokens of an answer.
         max_tokens: Option<u64>,
-        /// Sequences together.
+        /// Sequences together. Zero: what runs keeps its cells and does not compute.
         slots: Option<usize>,
     },
     /// The guest memory of an app is so large now.

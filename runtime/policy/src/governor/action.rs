@@ -105,7 +105,8 @@ pub struct Throttle {
     pub n_batch: Option<u32>,
     /// Longest answer of requests that wait, tokens.
     pub max_tokens: Option<u32>,
-    /// Sequences at once.
+    /// Sequences at once. Zero: nothing computes, what is in flight keeps its cells and goes on later, between two tokens.
+    /// Requests that come meanwhile wait.
     pub n_seq: Option<u32>,
     /// Threads fewer than it was loaded with.
     pub fewer_threads: u32,

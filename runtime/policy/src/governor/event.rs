@@ -160,9 +160,9 @@ pub struct LoadRequest {
 /// What a resident model does now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
-    /// Interactive requests that run.
+    /// Interactive requests that run, also while the model is held back.
     pub interactive: u32,
-    /// Background requests that run.
+    /// Background requests that run, also while the model is held back.
     pub background: u32,
     /// Requests that wait.
     pub waiting: u32,

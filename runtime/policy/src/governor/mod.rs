@@ -17,6 +17,7 @@
 //! | `residents` | what the models hold, from their promise to their end; `model` is what is remembered of one |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
 //! | `tenants` | the leases of apps: tightening, deadlines, trust |
+//! | `strain` | which models may compute: those whose weights fit into memory |
 //! | `climate` | heat and power |
 //! | `fair` | whose turn it is |
 //! | `rules` | the named rules of the playbook |
@@ -35,6 +36,7 @@ mod residents;
 mod room;
 mod rules;
 mod snapshot;
+mod strain;
 mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -54,7 +56,7 @@ use self::{
     fair::Fairness,
     gauge::Gauge,
     ladder::Step,
-    model::Model,
+    model::{Model, State},
     rules::Rules,
     tenants::App,
 };
@@ -170,6 +172,7 @@ impl Governor {
             self.climb(&mut out);
         }
         self.let_go_of_idle(&mut out);
+        self.hold_back();
         self.watch_deadlines(&mut out);
         self.restore(&mut out);
         self.set_throttles(&mut out);
@@ -277,9 +280,13 @@ impl Governor {
     fn set_throttles(&mut self, out: &mut Vec<Action>) {
         let fewer = self.rules.holds(Rule::RssHigh);
         let hold = self.rules.holds(Rule::SwapGrowth);
-        let wanted = climate::throttle(self.gauge.level, self.sample.as_ref(), fewer, hold, &self.config);
+        let general = climate::throttle(self.gauge.level, self.sample.as_ref(), fewer, hold, &self.config);
         for (digest, model) in &mut self.models {
-            if model.is_resident() && model.throttle != wanted {
+            let wanted =
+                Throttle { n_seq: if model.held_since.is_some() { Some(0) } else { general.n_seq }, ..general };
+            // What leaves takes nothing on any more; whether it computes is still decided here.
+            let matters = model.is_resident() || model.state == State::Leaving && model.throttle.n_seq != wanted.n_seq;
+            if matters && model.throttle != wanted {
                 model.throttle = wanted;
                 out.push(Action::Throttle { model: digest.clone(), throttle: wanted });
             }

@@ -50,6 +50,10 @@ pub(super) struct Model {
     pub(super) pages_dropped: bool,
     /// Held beyond what the ledger could take.
     pub(super) excess: BTreeMap<Kind, Bytes>,
+    /// Since when it pauses in the middle of its answers, because its weights do not fit into memory.
+    pub(super) held_since: Option<u64>,
+    /// Since when they would fit again, with a margin.
+    pub(super) fits_since: Option<u64>,
     /// What was sent last.
     pub(super) throttle: Throttle,
     /// Until when somebody who was told that it is there may begin.
@@ -76,6 +80,8 @@ impl Model {
             value: 0,
             pages_dropped: false,
             excess: BTreeMap::new(),
+            held_since: None,
+            fits_since: None,
             throttle: Throttle::default(),
             claimed_until: 0,
             rests_until: BTreeMap::new(),

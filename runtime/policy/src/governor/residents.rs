@@ -154,6 +154,7 @@ impl Governor {
             model.pages_dropped = false;
             self.touch(digest);
         } else if ends {
+            (model.held_since, model.fits_since) = (None, None);
             model.last_used = now;
         }
     }

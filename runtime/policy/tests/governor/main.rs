@@ -11,4 +11,5 @@ mod levels;
 mod properties;
 mod record;
 mod rules;
+mod strain;
 mod world;
