@@ -51,6 +51,11 @@ impl Sim<'_> {
             Command::Abort(request) => self.abort(request),
             Command::Load(model) => self.load(model),
             Command::Unload(model, cause) => self.unload(model, cause),
+            Command::Stay(model) => {
+                let resident = &mut self.host.models[model];
+                resident.draining &= resident.phase != Phase::Loaded;
+                self.begin(model);
+            }
             Command::Reclaim { step, model, rung, spill } => self.reclaim(step, model, rung, spill),
             Command::Grow(model, kv) => {
                 let most = self.host.laptop.models[model].kv();

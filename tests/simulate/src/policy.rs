@@ -151,6 +151,8 @@ pub enum Command {
     Load(usize),
     /// Unload a model once nothing runs on it; nothing new begins.
     Unload(usize, Cause),
+    /// Do not unload it after all, if it still answers.
+    Stay(usize),
     /// Give back a part.
     Reclaim {
         /// Names it in the answer.

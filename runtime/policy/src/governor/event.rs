@@ -273,6 +273,11 @@ pub enum Event {
         /// Everything that the model holds now, by kind; `None` after an unload, or when it is not known.
         holds: Option<Vec<(Kind, Bytes)>>,
     },
+    /// An unload was withdrawn before it freed anything: the model is there and takes requests as before.
+    Kept {
+        /// Which.
+        step: StepId,
+    },
     /// Something that the governor asked for could not be done.
     Failed {
         /// Which.

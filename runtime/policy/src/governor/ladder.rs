@@ -28,9 +28,13 @@ pub(super) struct Step {
     pub(super) expected: Bytes,
     pub(super) since: u64,
     /// The level that asked for it: a higher one does not wait for it.
-    level: Level,
+    pub(super) level: Level,
     /// Nobody answered in time. A late answer still counts.
     lost: bool,
+    /// The answers that it waits for were told to end.
+    pub(super) hurried: bool,
+    /// It is no longer wanted, and the host was told so.
+    pub(super) withdrawn: bool,
 }
 
 impl Step {
@@ -77,7 +81,7 @@ impl Governor {
         }
     }
 
-    fn is_busy(&self, digest: &ModelDigest) -> bool {
+    pub(super) fn is_busy(&self, digest: &ModelDigest) -> bool {
         self.models.get(digest).is_some_and(|model| model.activity.is_busy())
     }
 
@@ -182,7 +186,9 @@ impl Governor {
                 format!("unload {} for {expected}", model.name)
             }
         };
-        self.steps.insert(id, Step { model: digest, rung, expected, since: now, level, lost: false });
+        let step =
+            Step { model: digest, rung, expected, since: now, level, lost: false, hurried: false, withdrawn: false };
+        self.steps.insert(id, step);
         self.decide(what, why);
     }
 

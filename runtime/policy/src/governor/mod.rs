@@ -16,6 +16,7 @@
 //! | `room` | what can be promised, and what can be made free for it |
 //! | `residents` | what the models hold, from their promise to their end; `model` is what is remembered of one |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
+//! | `leave` | which unloads are taken back, and which answers are ended for them |
 //! | `tenants` | the leases of apps: tightening, deadlines, trust |
 //! | `strain` | which models may compute: those whose weights fit into memory |
 //! | `climate` | heat and power |
@@ -30,6 +31,7 @@ mod event;
 mod fair;
 mod gauge;
 mod ladder;
+mod leave;
 mod model;
 pub mod record;
 mod residents;
@@ -173,6 +175,7 @@ impl Governor {
         }
         self.let_go_of_idle(&mut out);
         self.hold_back();
+        self.watch_leaving(&mut out);
         self.watch_deadlines(&mut out);
         self.restore(&mut out);
         self.set_throttles(&mut out);
@@ -208,6 +211,7 @@ impl Governor {
             Event::LoadFailed { model } => self.load_failed(&model),
             Event::Active { model, activity } => self.active(&model, activity),
             Event::Done { step, freed, holds } => self.done(step, freed, holds.as_deref()),
+            Event::Kept { step } => self.kept(step),
             Event::Failed { step, reason } => self.failed(step, &reason),
             Event::Lost { model } => self.forget(&model),
             Event::AppStart(start) => self.start_app(start, out),

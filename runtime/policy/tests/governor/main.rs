@@ -7,6 +7,7 @@ mod apps;
 mod climate;
 mod honoured;
 mod ladder;
+mod leave;
 mod levels;
 mod properties;
 mod record;

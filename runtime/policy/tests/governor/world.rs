@@ -203,6 +203,11 @@ impl World {
                 }
             }
             Event::LoadFailed { .. } => self.loading = None,
+            // Answers were ended for an unload.
+            Event::Active { model, .. } => {
+                let name = model.0.clone();
+                return self.active(&name, |activity| (activity.interactive, activity.background) = (0, 0));
+            }
             _ => {}
         }
         self.send(event)
@@ -222,7 +227,7 @@ impl World {
             Event::Cancel { ticket } => {
                 self.open.remove(ticket);
             }
-            Event::Done { step, .. } | Event::Failed { step, .. } => {
+            Event::Done { step, .. } | Event::Failed { step, .. } | Event::Kept { step } => {
                 self.unloads.remove(step);
             }
             Event::Lost { model } => {
@@ -271,6 +276,16 @@ impl World {
                     let event = self.reclaim(*step, model, *rung);
                     self.pending.push((self.now + self.step_ms, event));
                 }
+            }
+            Action::Keep { step, model } if !self.deaf => {
+                if let Some(fake) = self.models.get_mut(model).filter(|fake| fake.leaving == Some(*step)) {
+                    fake.leaving = None;
+                    self.pending.push((self.now + self.step_ms, Event::Kept { step: *step }));
+                }
+            }
+            Action::Hurry { model, .. } if !self.deaf => {
+                let ended = Event::Active { model: model.clone(), activity: Activity::default() };
+                self.pending.push((self.now + self.step_ms, ended));
             }
             Action::Throttle { model, throttle } => {
                 self.held.remove(model);
