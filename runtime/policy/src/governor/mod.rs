@@ -169,6 +169,7 @@ impl Governor {
         );
         self.take(event, &mut out);
         self.expire_steps();
+        self.expire_loads(&mut out);
         self.serve(&mut out);
         if look {
             self.climb(&mut out);
@@ -191,6 +192,7 @@ impl Governor {
             // Nobody could answer meanwhile.
             let later = |at: &mut u64| *at = at.saturating_add(passed);
             self.steps.values_mut().for_each(|step| later(&mut step.since));
+            self.models.values_mut().filter(|model| model.is_loading()).for_each(|model| later(&mut model.loaded_at));
             self.waiting.iter_mut().for_each(|waiting| later(&mut waiting.since));
             self.apps.values_mut().for_each(|app| app.wait_longer(passed));
         }

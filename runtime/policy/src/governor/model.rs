@@ -21,6 +21,8 @@ const CLAIM_MS: u64 = 5_000;
 pub(super) enum State {
     /// Its bytes are reserved.
     Loading,
+    /// Its load was not reported in time. Its bytes stay reserved, because they may be held, but nobody waits for it.
+    Overdue,
     /// It is there.
     Resident,
     /// It was asked to go; what runs on it ends first.
@@ -86,6 +88,10 @@ impl Model {
             claimed_until: 0,
             rests_until: BTreeMap::new(),
         }
+    }
+
+    pub(super) const fn is_loading(&self) -> bool {
+        matches!(self.state, State::Loading | State::Overdue)
     }
 
     pub(super) const fn is_resident(&self) -> bool {

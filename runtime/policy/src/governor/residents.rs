@@ -11,6 +11,9 @@ use crate::{
     ledger::{Kind, ModelDigest, Owner},
 };
 
+/// A load has so long beside ten times what was expected, ms.
+const LOAD_LIMIT_MS: u64 = 60_000;
+
 impl Governor {
     /// Enters the promise of an admitted load, for which there is `room`.
     pub(super) fn reserve(&mut self, request: &LoadRequest, room: Bytes) {
@@ -65,7 +68,7 @@ impl Governor {
         out: &mut Vec<Action>,
     ) {
         let now = self.now;
-        let Some(model) = self.models.get_mut(digest).filter(|model| model.state == State::Loading) else { return };
+        let Some(model) = self.models.get_mut(digest).filter(|model| model.is_loading()) else { return };
         model.state = State::Resident;
         model.loaded_at = now;
         model.last_used = now;
@@ -178,10 +181,33 @@ impl Governor {
     }
 
     pub(super) fn load_failed(&mut self, digest: &ModelDigest) {
-        if let Some(model) = self.models.get(digest).filter(|model| model.state == State::Loading) {
+        if let Some(model) = self.models.get(digest).filter(|model| model.is_loading()) {
             let what = format!("{} did not load", model.name);
             self.decide(what, "its bytes are free again");
             self.release(digest);
+        }
+    }
+
+    /// A load that takes ten times as long as expected, and a minute more, holds up no other one any longer. Its bytes stay
+    /// reserved: they may be held, and whoever loads it may still come to an end.
+    pub(super) fn expire_loads(&mut self, out: &mut Vec<Action>) {
+        let now = self.now;
+        let late = |model: &&mut Model| {
+            let limit = u64::from(model.reload_ms).saturating_mul(10).saturating_add(LOAD_LIMIT_MS);
+            model.state == State::Loading && now.saturating_sub(model.loaded_at) >= limit
+        };
+        let mut messages = Vec::new();
+        for model in self.models.values_mut().filter(late) {
+            model.state = State::Overdue;
+            let (seconds, expected) = (now.saturating_sub(model.loaded_at) / 1000, model.reload_ms.div_ceil(1000));
+            messages.push(format!(
+                "{} has been loading for {seconds} s, {expected} s were expected; its bytes stay reserved and other models are loaded meanwhile. Look whether its disk answers, or start Locara again",
+                model.name
+            ));
+        }
+        for message in messages {
+            self.decide("gave up waiting for a load", message.clone());
+            out.push(Action::Tell { message });
         }
     }
 
