@@ -55,6 +55,11 @@ impl Tenure {
         let _ = stats.wait_for(|stats| stats.running == 0).await;
     }
 
+    /// Takes requests again: [`Self::drain`] was for nothing.
+    pub(crate) fn stay(&self) {
+        self.leaving.store(false, Ordering::Release);
+    }
+
     /// Drops the engine and all it holds. Requests that wait in its queue, or were taken out of the batch, hear that it
     /// stopped and are asked anew.
     pub(crate) async fn end(&self) {

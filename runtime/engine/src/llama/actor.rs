@@ -211,10 +211,11 @@ impl Actor {
 
     /// Nothing can be computed: sleeps until a command comes or a reader makes room or goes away.
     fn wait(&mut self) {
+        let paused = self.is_paused();
         let command = {
             let running = self.running.iter().map(|sequence| {
                 let sender = sequence.sender();
-                if sequence.parked && !sequence.is_blocked() {
+                if (sequence.parked || paused) && !sequence.is_blocked() {
                     async move { sender.closed().await }.boxed_local()
                 } else {
                     // `reserve` also resolves, with an error, when the reader goes away.
@@ -346,6 +347,10 @@ impl Actor {
         }
     }
 
+    fn is_paused(&self) -> bool {
+        self.throttle.n_seq == Some(0)
+    }
+
     /// Delivers events and retires what has ended.
     fn flush(&mut self) {
         let mut at = 0;
@@ -387,6 +392,9 @@ impl Actor {
 
     /// One batch for all sequences that can go on. False if there is none.
     fn step(&mut self) -> bool {
+        if self.is_paused() {
+            return false;
+        }
         let ready: Vec<usize> = (0..self.running.len())
             .filter(|&at| self.running[at].is_active() && self.running[at].sender().capacity() > 0)
             .collect();

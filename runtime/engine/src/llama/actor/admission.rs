@@ -121,7 +121,7 @@ impl Actor {
     }
 
     fn has_place(&self) -> bool {
-        let places = self.throttle.n_seq.map_or(self.options.n_seq_max, |n| n.clamp(1, self.options.n_seq_max));
+        let places = self.throttle.n_seq.map_or(self.options.n_seq_max, |n| n.min(self.options.n_seq_max));
         self.running.iter().filter(|s| s.is_active()).count() < places as usize
     }
 
