@@ -16,6 +16,8 @@ pub struct Config {
     pub gpu_cap: Option<Bytes>,
     /// Mapped weights are wired while the GPU works, and the system gets them back about a second later.
     pub wires_weights: bool,
+    /// After its last use a GPU may keep weights wired for so long: the system gets them back within it.
+    pub unwire_ms: u64,
     /// Left available whatever is admitted: a twentieth of memory, at most 1 GiB.
     pub reserve: Bytes,
     /// Available memory below which the level is `elevated`: a tenth, at most 3 GiB.
@@ -60,6 +62,7 @@ impl Config {
             cap: defaults.memory_cap.value,
             gpu_cap: machine.gpu_room().map(|room| room.bytes).filter(|_| gpu),
             wires_weights: gpu,
+            unwire_ms: if gpu { 2_000 } else { 0 },
             reserve: share(20, Bytes::gib(1)),
             elevated_below: share(10, Bytes::gib(3)),
             tight_below: share(20, Bytes::mib(1536)),

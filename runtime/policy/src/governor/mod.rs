@@ -90,8 +90,8 @@ pub struct Governor {
     /// Alarms that the ladder has answered.
     answered: u64,
     models: BTreeMap<ModelDigest, Model>,
-    /// When models that are gone were loaded last: they do not come back before their cool-down.
-    gone: BTreeMap<ModelDigest, u64>,
+    /// Models that went within the cool-down of their last load: when that was, and whether it was an early one.
+    gone: BTreeMap<ModelDigest, (u64, bool)>,
     apps: BTreeMap<AppId, App>,
     waiting: Vec<Waiting>,
     steps: BTreeMap<StepId, Step>,
@@ -215,7 +215,7 @@ impl Governor {
             Event::Done { step, freed, holds } => self.done(step, freed, holds.as_deref()),
             Event::Kept { step } => self.kept(step),
             Event::Failed { step, reason } => self.failed(step, &reason),
-            Event::Lost { model } => self.forget(&model),
+            Event::Lost { model } => self.lost(&model),
             Event::AppStart(start) => self.start_app(start, out),
             Event::AppStop { app } => self.stop_app(&app),
             Event::Visible { app, visible } => {
@@ -251,6 +251,7 @@ impl Governor {
 
     fn read(&mut self, sample: Sample, out: &mut Vec<Action>) {
         let before = self.gauge.level;
+        self.notice_unwired(&sample);
         let clean = self.clean().min(sample.own_file);
         self.absorb_excess();
         let (wired, excess) = (self.wired(), self.excess());

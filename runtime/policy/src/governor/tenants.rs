@@ -24,6 +24,9 @@ use crate::{
 const TRUSTED: u32 = 1000;
 /// An app is never trusted less than this: an eighth of what lies above its floor.
 const LEAST_TRUST: u32 = 125;
+/// An app that did not give what it was asked for is left alone for so long, ms; doubled each time.
+const QUIET_MS: u64 = 1_000;
+const QUIET_MOST_MS: u64 = 60_000;
 /// Answers to one epoch that are heard. More are noise, and noise must not cost anything.
 const ANSWERS_HEARD: u32 = 8;
 
@@ -49,10 +52,23 @@ pub(super) struct App {
     /// It was acted upon and is left alone until then.
     rests_until: u64,
     restored_at: u64,
+    /// It gave less than it was asked for, and is not asked for the same again before a while.
+    quiet: Option<Quiet>,
     /// How far the limit was cut in this episode.
     cut: Bytes,
     /// Runs that share this lease.
     runs: u32,
+}
+
+/// An app that could not give what it was asked for. Asking for the same again and again frees nothing.
+#[derive(Debug, Clone, Copy)]
+struct Quiet {
+    /// Demands in a row that were not met.
+    tries: u32,
+    until: u64,
+    /// What it held then, and how tight it was: more of either is a new demand.
+    own: Bytes,
+    level: Level,
 }
 
 /// An epoch that asks for bytes and whose deadline has not passed.
@@ -82,6 +98,20 @@ impl App {
         if let Some(open) = &mut self.open {
             open.deadline = open.deadline.saturating_add(ms);
         }
+    }
+    /// Whether it showed a while ago that it has nothing more to give.
+    fn is_quiet(&self, now: u64, level: Level) -> bool {
+        self.quiet.is_some_and(|quiet| now < quiet.until && self.own() <= quiet.own && level <= quiet.level)
+    }
+    /// A demand has ended. What was not met is asked for again after a second, then two, and so on up to a minute.
+    fn asked(&mut self, met: bool, now: u64, level: Level) {
+        let own = self.own();
+        self.quiet = (!met).then(|| {
+            let same = self.quiet.filter(|quiet| own <= quiet.own && level <= quiet.level);
+            let tries = same.map_or(0, |quiet| quiet.tries.saturating_add(1));
+            let pause = QUIET_MS.saturating_mul(1 << tries.min(6)).min(QUIET_MOST_MS);
+            Quiet { tries, until: now.saturating_add(pause), own, level }
+        });
     }
     /// What it may hold now.
     fn limit(&self) -> Bytes {
@@ -135,6 +165,7 @@ impl Governor {
                 told: false,
                 rests_until: 0,
                 restored_at: self.now,
+                quiet: None,
                 cut: Bytes::ZERO,
                 runs: 1,
             },
@@ -294,13 +325,17 @@ impl Governor {
     /// Asks apps for `wanted` bytes that the host itself cannot give back. What was asked for already is on its way.
     pub(super) fn ask_apps(&mut self, wanted: Bytes, out: &mut Vec<Action>) {
         let level = self.gauge.level;
-        let critical = level == Level::Critical;
+        let (now, critical) = (self.now, level == Level::Critical);
         let awaited = |app: &App| app.open.as_ref().filter(|open| open.level >= level).map(|open| open.release);
         let mut rest = wanted.saturating_sub(self.apps.values().filter_map(awaited).sum());
         for (id, above) in self.in_order_of_asking() {
             let Some(app) = self.apps.get(&id) else { continue };
             // One demand at a time, unless it has become more urgent; and time for what was done to it to show.
-            if awaited(app).is_some() || (app.rests_until > self.now && !critical) || app.suspended && !critical {
+            if app.is_quiet(now, level)
+                || awaited(app).is_some()
+                || (app.rests_until > self.now && !critical)
+                || app.suspended && !critical
+            {
                 continue;
             }
             let most = if critical { app.own() } else { above };
@@ -411,6 +446,7 @@ impl Governor {
         let freed = app.freed();
         let Some(open) = app.open.take() else { return };
         let kept = freed >= open.release;
+        app.asked(kept, now, level);
         if kept {
             app.trust = (app.trust + app.trust / 4).min(TRUSTED);
         } else if !open.pledged.is_zero() && freed < open.pledged.min(open.release) {

@@ -440,3 +440,54 @@ fn a_load_that_is_never_reported_holds_up_no_other_one_and_keeps_its_bytes() {
     world.send(Event::Loaded { model: digest("lost"), holds: vec![(Kind::WeightsMapped, Bytes::gib(2))], took_ms: 9 });
     assert!(world.is_joined(again), "late, and there");
 }
+
+#[test]
+fn a_model_comes_back_at_once_where_memory_is_plenty_but_does_not_swing() {
+    let mut world = World::new();
+    world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(3 * SECOND);
+    world.answer_once("chat");
+    let squeeze = |world: &mut World| {
+        world.leave(Bytes::mib(300));
+        world.run(2 * SECOND);
+        assert!(!world.holds("chat"));
+        world.others = Bytes::gib(2);
+        let calm = (0..40).find(|_| {
+            world.run(SECOND);
+            world.level() == Level::Normal
+        });
+        assert!(calm.is_some(), "the neighbour has left");
+    };
+    squeeze(&mut world);
+    let back = world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(2 * SECOND);
+    assert!(world.is_admitted(back), "nothing has to go for it: {:?}", world.answers.get(&back));
+    world.answer_once("chat");
+    let loaded_at = world.now;
+    squeeze(&mut world);
+    assert!(world.now < loaded_at + MINUTE, "the story is short enough");
+    let again = world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(2 * SECOND);
+    assert!(!world.answers.contains_key(&again), "the neighbour comes and goes");
+    world.run(MINUTE);
+    assert!(world.is_admitted(again));
+}
+
+#[test]
+fn a_cool_down_is_kept_where_memory_is_not_plenty() {
+    let mut world = World::new();
+    world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(3 * SECOND);
+    world.answer_once("chat");
+    world.leave(Bytes::mib(300));
+    world.run(2 * SECOND);
+    assert!(!world.holds("chat"));
+    // It would fit, and then memory would be short again.
+    let config = world.governor.config();
+    world.leave(Bytes::gib(5).saturating_add(config.elevated_below).saturating_add(Bytes::mib(100)));
+    world.run(20 * SECOND);
+    assert_eq!(world.level(), Level::Normal);
+    let back = world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(2 * SECOND);
+    assert!(!world.answers.contains_key(&back));
+}

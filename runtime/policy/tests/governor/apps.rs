@@ -379,3 +379,30 @@ fn the_time_of_a_demand_does_not_run_out_while_the_machine_sleeps() {
     let seen = world.read();
     assert_eq!(enforced(&seen), [], "nobody could answer in his sleep");
 }
+
+/// Demands for bytes that an app hears in `seconds` at critical, to each of which it says that it has nothing to give.
+fn demands(world: &mut World, name: &str, seconds: u64) -> usize {
+    let mut demands = 0;
+    for _ in 0..seconds * 2 {
+        let mut seen = world.run(SECOND / 2);
+        seen.extend(world.send(Event::Kernel { level: KernelLevel::Critical }));
+        if let Some(asked) = tightening(&seen, name).filter(|asked| !asked.release.is_zero()) {
+            demands += 1;
+            world.send(Event::Answer { app: app(name), epoch: asked.epoch, answer: Answer::Done(Bytes::ZERO) });
+        }
+    }
+    demands
+}
+
+#[test]
+fn an_app_that_has_nothing_to_give_is_asked_less_and_less_often_until_it_holds_more() {
+    let mut world = World::new();
+    world.start("app", Bytes::mib(9), Bytes::gib(1), Class::Interactive, true);
+    world.guest("app", Bytes::mib(9)).unwrap();
+    world.leave_calmly(Bytes::mib(300));
+    let minute = demands(&mut world, "app", 60);
+    assert!((4..=8).contains(&minute), "{minute} demands: after 1, 2, 4, 8, 16 and 32 s");
+    assert!(demands(&mut world, "app", 60) <= 2);
+    world.sessions("app", Bytes::mib(50));
+    assert!(demands(&mut world, "app", 4) >= 2, "there is something new to ask for");
+}
