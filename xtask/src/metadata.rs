@@ -39,9 +39,11 @@ impl Package {
 
 /// Runs `cargo metadata` on the workspace that this program belongs to.
 pub(crate) fn read() -> Result<Workspace> {
+    // Of the run, not of the build: checkouts that share a target folder share this binary too.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").context("start it with `cargo xtask`")?;
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version=1", "--manifest-path"])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .arg(Path::new(&folder).join("../Cargo.toml"))
         .output()
         .context("cargo metadata does not start")?;
     ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));

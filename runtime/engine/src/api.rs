@@ -236,12 +236,34 @@ pub struct Request {
     pub sampling: Sampling,
     /// What the answer must look like.
     pub constraint: Option<Constraint>,
-    /// Generate up to `max_tokens` even if the model ends the turn. For benchmarks.
+    /// Generate up to `max_tokens` even if the model ends the turn, or repeats itself. For benchmarks.
     pub ignore_eos: bool,
     /// How urgent it is.
     #[serde(default)]
     pub class: Class,
+    /// Without a session: whose earlier requests may have computed part of this prompt. What requests with the same number
+    /// left in the cells is taken over where it begins as this prompt does; others never see it, not even by its speed.
+    /// `None`: nothing is taken over, nothing is left.
+    #[serde(default)]
+    pub reuse: Option<u64>,
+    /// Sends [`Event::Token`] for each token, with as many alternatives, at most [`MAX_LOGPROBS`].
+    #[serde(default)]
+    pub logprobs: Option<u32>,
+    /// Tokens of reasoning before the answer has to begin: then the model's closing tag is put into its mouth, and
+    /// `max_tokens` goes on counting. `None` leaves it to the model.
+    #[serde(default)]
+    pub thinking_tokens: Option<u32>,
+    /// Ends an answer that repeats itself without end, with [`StopReason::Repetition`].
+    #[serde(default = "yes")]
+    pub stop_repetition: bool,
 }
+
+fn yes() -> bool {
+    true
+}
+
+/// Alternatives that can be asked for with each token; what OpenAI's API allows.
+pub const MAX_LOGPROBS: u32 = 20;
 
 impl Request {
     /// A request with the host's defaults: own session, at most 512 tokens.
@@ -256,6 +278,10 @@ impl Request {
             constraint: None,
             ignore_eos: false,
             class: Class::Interactive,
+            reuse: None,
+            logprobs: None,
+            thinking_tokens: None,
+            stop_repetition: true,
         }
     }
     /// A chat without tools.
@@ -275,6 +301,8 @@ pub enum Event {
         /// Prompt tokens in all.
         total: u32,
     },
+    /// A token was drawn; its text comes afterwards, as soon as it can be given out. Only if asked for.
+    Token(TokenLogprobs),
     /// Text of the answer.
     Text(String),
     /// Reasoning that the model marks as such.
@@ -283,6 +311,26 @@ pub enum Event {
     ToolCall(ToolCall),
     /// The last event: how it ended. Nothing follows.
     Done(Result<Completion, EngineError>),
+}
+
+/// A token, how likely it was, and what else was likely.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprobs {
+    /// What was drawn.
+    pub drawn: TokenLogprob,
+    /// The most likely tokens, the first one first; as many as were asked for.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// A token and its probability.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// Id in the vocabulary.
+    pub token: Token,
+    /// What it stands for; part of a character is possible.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability under the model alone: before bias, penalties, temperature and constraints.
+    pub logprob: f32,
 }
 
 /// Why an answer ended.
@@ -296,6 +344,11 @@ pub enum StopReason {
     StopSequence(String),
     /// The turn ended with tool calls.
     ToolCalls,
+    /// The answer went round in a circle of so many tokens.
+    Repetition {
+        /// Tokens that came again and again.
+        period: u32,
+    },
     /// The reader went away or cancelled.
     Cancelled,
 }
@@ -309,6 +362,9 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Tokens made.
     pub output_tokens: u32,
+    /// Tokens made that were reasoning, tags included.
+    #[serde(default)]
+    pub thinking_tokens: u32,
     /// From submit to the first token, ms.
     pub ttft_ms: f64,
     /// From submit to the admission into the batch, ms.
@@ -430,7 +486,7 @@ impl Generation {
             match event {
                 Event::Text(piece) => text.push_str(&piece),
                 Event::Done(outcome) => return outcome.map(|completion| (text, completion)),
-                Event::Prefill { .. } | Event::Thinking(_) | Event::ToolCall(_) => {}
+                Event::Prefill { .. } | Event::Token(_) | Event::Thinking(_) | Event::ToolCall(_) => {}
             }
         }
         Err(EngineError::Stopped)
@@ -506,7 +562,10 @@ pub trait Engine: Send + Sync + 'static {
     fn cancel(&self, request: RequestId);
 
     /// Tokens of a prompt, template included.
-    fn count_tokens(&self, prompt: Prompt) -> Reply<u32>;
+    fn tokenize(&self, prompt: Prompt) -> Reply<Vec<Token>>;
+
+    /// The text of tokens, special ones included. What is no UTF-8 is replaced.
+    fn detokenize(&self, tokens: Vec<Token>) -> Reply<String>;
 
     /// One unit vector for each text.
     fn embed(&self, texts: Vec<String>) -> Reply<Vec<Vec<f32>>>;

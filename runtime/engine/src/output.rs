@@ -44,6 +44,11 @@ impl OutputParser {
         self.failures
     }
 
+    /// The tag that ends the reasoning, while the answer is inside one.
+    pub(crate) fn reasoning_end(&self) -> Option<&'static str> {
+        (self.part == Part::Thinking).then_some(THINK.1)
+    }
+
     /// Takes text and returns the events that are complete.
     pub(crate) fn push(&mut self, text: &str) -> Vec<Event> {
         if !self.tools && !self.thinking {

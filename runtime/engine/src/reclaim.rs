@@ -68,7 +68,8 @@ pub struct Throttle {
     /// Bound of the answers of requests that are not admitted yet, tokens. They end with
     /// [`StopReason::MaxTokens`](crate::StopReason::MaxTokens).
     pub max_tokens: Option<u32>,
-    /// Requests that run at once, at most what the engine was loaded with and at least one.
+    /// Requests that run at once, at most what the engine was loaded with. 0 pauses: nothing is computed, what runs keeps
+    /// its cells and goes on later with the same tokens.
     pub n_seq: Option<u32>,
     /// Threads that compute, at most what the engine was loaded with and at least one.
     pub n_threads: Option<u32>,

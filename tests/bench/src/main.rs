@@ -12,6 +12,7 @@ mod model;
 mod planner;
 mod prediction;
 mod quality;
+mod reclaim;
 mod report;
 mod sandbox;
 mod scripted;
@@ -65,6 +66,8 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
     let speed = speed::measure(&runtime, &engine, large, options, pairs)?;
     let guest = guest::measure(&runtime, &engine, pairs)?;
     drop(engine);
+    let reclaiming = reclaim::measure(&runtime, host, large, options, memory.planned(), pairs)?;
+    let (freed_p50_ms, freed_p99_ms) = reclaiming.freed_ms();
     let sandbox = runtime.block_on(Sandbox::new(Arc::new(Scripted::new(Pace::Ready))))?;
     let instances = instances::measure(&runtime, host, &sandbox)?;
     let planner = planner::measure(&[("locara-tiny", &tiny), (LARGE, large)], options)?;
@@ -85,16 +88,16 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
         prediction_median_ppm: prediction.median(),
         prediction_worst_ppm: prediction.worst(),
         anon_weight_bytes: memory.anonymous_weights(),
+        freed_p50_ms,
+        freed_p99_ms,
+        restore_ratio: reclaiming.restore_ratio(),
+        ledger_error: reclaiming.ledger_error(),
     };
     let mut sections = vec![speed.section()];
     sections.extend(guest.sections());
-    sections.extend([
-        instances.section(),
-        memory.section(),
-        planner.section(),
-        prediction.section(),
-        quality.section(),
-    ]);
+    sections.extend([instances.section(), memory.section(), planner.section(), prediction.section()]);
+    sections.extend(reclaiming.sections());
+    sections.push(quality.section());
     Ok((sections, figures))
 }
 

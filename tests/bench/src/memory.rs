@@ -71,6 +71,11 @@ impl Memory {
         self.mapping.anonymous_bytes + self.mapping.dirty_bytes
     }
 
+    /// What the planner had said.
+    pub(crate) fn planned(&self) -> &Plan {
+        &self.planned
+    }
+
     /// What the process holds of the model by group, with the kind that stands for the group, planned and measured.
     pub(crate) fn against_plan(&self) -> [(&'static str, Kind, Bytes, Bytes); 2] {
         let anonymous = self.working.rss_anon_bytes.saturating_sub(self.before.rss_anon_bytes);

@@ -63,6 +63,13 @@ pub(crate) struct Figures {
     pub(crate) prediction_worst_ppm: i64,
     /// Bytes of weights that are not clean pages of their file.
     pub(crate) anon_weight_bytes: u64,
+    /// From the question to freed bytes beside a running answer, ms.
+    pub(crate) freed_p50_ms: f64,
+    pub(crate) freed_p99_ms: f64,
+    /// First token of a session from disk ÷ computed again.
+    pub(crate) restore_ratio: f64,
+    /// Largest difference between ledger and `smaps_rollup`, as a share of the ledger.
+    pub(crate) ledger_error: f64,
 }
 
 impl fmt::Display for Figures {
@@ -71,7 +78,8 @@ impl fmt::Display for Figures {
             f,
             "figures: decode_ratio={:.3} prefill_ratio={:.3} batch4_ratio={:.3} batch8_ratio={:.3} wasm_ratio={:.3} \
              token_us={:.3} instantiate_p50_us={:.1} instantiate_p99_us={:.1} instance_kib={:.1} plan_ms={:.2} \
-             plan_error_bytes={} prediction_median_ppm={} prediction_worst_ppm={} anon_weight_bytes={}",
+             plan_error_bytes={} prediction_median_ppm={} prediction_worst_ppm={} anon_weight_bytes={} \
+             freed_p50_ms={:.1} freed_p99_ms={:.1} restore_ratio={:.4} ledger_error={:.4}",
             self.decode_ratio,
             self.prefill_ratio,
             self.batch4_ratio,
@@ -86,6 +94,10 @@ impl fmt::Display for Figures {
             self.prediction_median_ppm,
             self.prediction_worst_ppm,
             self.anon_weight_bytes,
+            self.freed_p50_ms,
+            self.freed_p99_ms,
+            self.restore_ratio,
+            self.ledger_error,
         )
     }
 }
@@ -111,12 +123,17 @@ mod tests {
             prediction_median_ppm: 0,
             prediction_worst_ppm: 0,
             anon_weight_bytes: 0,
+            freed_p50_ms: 12.0,
+            freed_p99_ms: 90.0,
+            restore_ratio: 0.01,
+            ledger_error: 0.02,
         };
         assert_eq!(
             figures.to_string(),
             "figures: decode_ratio=1.000 prefill_ratio=0.990 batch4_ratio=1.000 batch8_ratio=1.000 wasm_ratio=0.999 \
              token_us=0.310 instantiate_p50_us=10.0 instantiate_p99_us=20.0 instance_kib=40.0 plan_ms=20.00 \
-             plan_error_bytes=0 prediction_median_ppm=0 prediction_worst_ppm=0 anon_weight_bytes=0"
+             plan_error_bytes=0 prediction_median_ppm=0 prediction_worst_ppm=0 anon_weight_bytes=0 \
+             freed_p50_ms=12.0 freed_p99_ms=90.0 restore_ratio=0.0100 ledger_error=0.0200"
         );
     }
 

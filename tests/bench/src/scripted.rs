@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use locara_engine::{
     Completion, Engine, EngineError, EngineMemory, EngineStats, Event, Generation, Message, ModelInfo, Prompt, Reply,
-    Request, RequestId, SessionId, StopReason, Usage,
+    Request, RequestId, SessionId, StopReason, Token, Usage,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -112,8 +112,12 @@ impl Engine for Scripted {
 
     fn cancel(&self, _request: RequestId) {}
 
-    fn count_tokens(&self, _prompt: Prompt) -> Reply<u32> {
-        answered(Ok(1))
+    fn tokenize(&self, _prompt: Prompt) -> Reply<Vec<Token>> {
+        answered(Ok(vec![0]))
+    }
+
+    fn detokenize(&self, _tokens: Vec<Token>) -> Reply<String> {
+        answered(Ok(String::new()))
     }
 
     fn embed(&self, _texts: Vec<String>) -> Reply<Vec<Vec<f32>>> {

@@ -5,6 +5,7 @@
 //! - States are written to disk at 1 GB/s; a context is made again in 40 ms; clean pages are dropped at 8 GB/s. Measured:
 //!   `llama_free` 40 ms, `MADV_PAGEOUT` 469 MB in 61 ms.
 //! - A refused request that nobody waits for is asked again every ten seconds while it has patience, whoever refused.
+//! - Requests that were interrupted to give their cells back do not keep their model: when it goes they are asked anew.
 //! - An app that obeys does so after 200 to 1400 ms; one that defers asks for two seconds more.
 
 use std::cmp::Reverse;
@@ -50,6 +51,11 @@ impl Sim<'_> {
             Command::Abort(request) => self.abort(request),
             Command::Load(model) => self.load(model),
             Command::Unload(model, cause) => self.unload(model, cause),
+            Command::Stay(model) => {
+                let resident = &mut self.host.models[model];
+                resident.draining &= resident.phase != Phase::Loaded;
+                self.begin(model);
+            }
             Command::Reclaim { step, model, rung, spill } => self.reclaim(step, model, rung, spill),
             Command::Grow(model, kv) => {
                 let most = self.host.laptop.models[model].kv();
@@ -260,8 +266,8 @@ impl Sim<'_> {
     /// A model that is to go goes once nothing runs on it.
     fn drained(&mut self, model: usize) {
         let resident = &self.host.models[model];
-        let quiet = resident.running.is_empty() && resident.parked.is_empty();
-        if !resident.draining || resident.phase != Phase::Loaded || !quiet {
+        // What was interrupted is not waited for: it is asked anew.
+        if !resident.draining || resident.phase != Phase::Loaded || !resident.running.is_empty() {
             return;
         }
         let after = (50 + self.host.context(model) * 40 / GB).min(500);
@@ -331,9 +337,13 @@ impl Sim<'_> {
             Later::Unloaded(model) => {
                 if self.host.models[model].phase == Phase::Unloading {
                     let freed = self.host.context(model);
+                    let parked = std::mem::take(&mut self.host.models[model].parked);
                     let resident = &mut self.host.models[model];
                     resident.phase = Phase::Unloaded;
                     resident.clear();
+                    for job in parked {
+                        self.ask_anew(model, job.request);
+                    }
                     self.inbox.push_back(Happened::Unloaded(model, freed));
                 }
             }
@@ -367,6 +377,19 @@ impl Sim<'_> {
                 self.inbox.push_back(Happened::GuestShrank(app, left));
                 self.inbox.push_back(Happened::Answered(app, epoch, Answer::Done(freed)));
             }
+        }
+    }
+
+    /// A request that was interrupted and whose model is gone waits again from the beginning, as long as it has patience.
+    fn ask_anew(&mut self, model: usize, request: usize) {
+        let asked = self.host.request(request);
+        if self.host.now >= asked.at + asked.patience {
+            self.state[request] = State::Over;
+            self.figures.aborted += 1;
+            self.inbox.push_back(Happened::Ended(request));
+        } else {
+            self.state[request] = State::Open;
+            self.host.models[model].queue.push(request);
         }
     }
 

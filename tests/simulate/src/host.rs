@@ -107,6 +107,11 @@ impl Resident {
     pub fn is_busy(&self) -> bool {
         !self.running.is_empty() || !self.queue.is_empty() || !self.parked.is_empty()
     }
+    /// Whether something computes: runs and is not held back.
+    #[must_use]
+    pub fn computes(&self) -> bool {
+        !self.running.is_empty() && self.slots != Some(0)
+    }
     /// Whether its context is allocated.
     #[must_use]
     pub fn holds_context(&self) -> bool {

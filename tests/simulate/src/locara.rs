@@ -134,6 +134,19 @@ impl Locara {
                 out.push(Command::Reclaim { step: step.0, model: index(&model.0), rung, spill });
             }
             Action::Unload { step, model, .. } => self.unload(host, step, index(&model.0), out),
+            Action::Keep { step, model } => {
+                let model = index(&model.0);
+                // What waits for answers has freed nothing yet.
+                if host.models[model].phase == Phase::Loaded {
+                    self.leaving.remove(&model);
+                    out.push(Command::Stay(model));
+                    self.tell(host, Event::Kept { step }, out);
+                }
+            }
+            Action::Hurry { model, .. } => {
+                let running = &host.models[index(&model.0)].running;
+                out.extend(running.iter().map(|job| Command::Abort(job.request)));
+            }
             Action::Throttle { model, throttle } => out.push(Command::Throttle {
                 model: index(&model.0),
                 gate: match throttle.gate {

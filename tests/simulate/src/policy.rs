@@ -151,6 +151,8 @@ pub enum Command {
     Load(usize),
     /// Unload a model once nothing runs on it; nothing new begins.
     Unload(usize, Cause),
+    /// Do not unload it after all, if it still answers.
+    Stay(usize),
     /// Give back a part.
     Reclaim {
         /// Names it in the answer.
@@ -172,7 +174,7 @@ pub enum Command {
         gate: Gate,
         /// Tokens of an answer.
         max_tokens: Option<u64>,
-        /// Sequences together.
+        /// Sequences together. Zero: what runs keeps its cells and does not compute.
         slots: Option<usize>,
     },
     /// The guest memory of an app is so large now.

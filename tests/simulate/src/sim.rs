@@ -171,7 +171,7 @@ impl<'a> Sim<'a> {
             if let Phase::Loading(left) = resident.phase {
                 next = next.min(now + (left * loading).div_ceil(self.host.laptop.disk).max(1));
             }
-            for job in &resident.running {
+            for job in resident.running.iter().filter(|_| resident.computes()) {
                 next = next.min(now + job.left.div_ceil(resident.speed.max(1)).max(1));
             }
         }
@@ -224,7 +224,7 @@ impl<'a> Sim<'a> {
                     self.figures.reload_bytes += read;
                 }
             }
-            if resident.running.is_empty() {
+            if !resident.computes() {
                 continue;
             }
             for job in &mut resident.running {
@@ -243,10 +243,10 @@ impl<'a> Sim<'a> {
     /// How fast each model computes, per mille of an undisturbed device (so: µs of work in a millisecond). Models that compute
     /// together share the device; heat slows it, and so does what every token has to read again from the disk.
     fn speeds(&mut self) {
-        let active = self.host.models.iter().filter(|resident| !resident.running.is_empty()).count() as u64;
+        let active = self.host.models.iter().filter(|resident| resident.computes()).count() as u64;
         let heat = self.host.heat.speed();
         for model in 0..self.host.models.len() {
-            if self.host.models[model].running.is_empty() {
+            if !self.host.models[model].computes() {
                 continue;
             }
             let token = self.host.token_us(model);
@@ -269,7 +269,7 @@ impl<'a> Sim<'a> {
             bare.others += guests;
         }
         for (resident, model) in self.host.models.iter_mut().zip(&self.host.laptop.models) {
-            let runs = !resident.running.is_empty();
+            let runs = resident.computes();
             if runs && gpu {
                 resident.wired_until = now + UNWIRE_MS;
             }
@@ -362,9 +362,8 @@ impl<'a> Sim<'a> {
         let clean = |resident: &Resident| if gpu && now < resident.wired_until { 0 } else { resident.cached };
         let mut over = self.host.models.iter().map(clean).sum::<u64>().saturating_sub(room);
         while over > 0 {
-            let order = |resident: &&mut Resident| {
-                (!resident.running.is_empty(), resident.phase != Phase::Unloaded, resident.last_used)
-            };
+            let order =
+                |resident: &&mut Resident| (resident.computes(), resident.phase != Phase::Unloaded, resident.last_used);
             let Some(victim) = self.host.models.iter_mut().filter(|resident| clean(resident) > 0).min_by_key(order)
             else {
                 break;

@@ -39,9 +39,17 @@ fn begin(host: &Arc<Host>, action: Action) {
             tokio::spawn(async move { report(&host, reclaim(&host, step, &model, rung, spill).await) });
         }
         Action::Unload { step, model, expected } => {
+            let (second_thoughts, heard) = mpsc::channel(SECOND_THOUGHTS);
+            host.unloads().insert(step, second_thoughts);
             let host = host.clone();
-            tokio::spawn(async move { report(&host, unload(&host, step, &model, expected).await) });
+            tokio::spawn(async move {
+                let outcome = unload(&host, step, &model, expected, heard).await;
+                host.unloads().remove(&step);
+                report(&host, outcome);
+            });
         }
+        Action::Keep { step, .. } => reconsider(host, step, SecondThought::Keep),
+        Action::Hurry { step, reason, .. } => reconsider(host, step, SecondThought::Hurry(reason)),
         Action::Throttle { model, throttle } => {
             if let Some(loaded) = host.resident(&model) {
                 loaded.engine.throttle(translated(throttle, loaded.n_threads));
@@ -86,19 +94,61 @@ async fn reclaim(host: &Arc<Host>, step: StepId, model: &ModelDigest, rung: Rung
     }
 }
 
+/// What the governor may say of an unload that waits for answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum SecondThought {
+    /// It is no longer wanted.
+    Keep,
+    /// The answers are not to be waited for, for this reason.
+    Hurry(String),
+}
+
+/// Each is said once.
+const SECOND_THOUGHTS: usize = 2;
+
+/// Tells an unload that waits. One that is over, or frees already, reports that it is done.
+fn reconsider(host: &Host, step: StepId, thought: SecondThought) {
+    if let Some(unload) = host.unloads().get(&step) {
+        let _ = unload.try_send(thought);
+    }
+}
+
 /// Unloads once the answers in flight have ended, and waits until the process really is smaller: a system may take a moment
 /// to take pages back, and a load that begins before would overlap.
-async fn unload(host: &Arc<Host>, step: StepId, model: &ModelDigest, expected: Bytes) -> Event {
+async fn unload(
+    host: &Arc<Host>,
+    step: StepId,
+    model: &ModelDigest,
+    expected: Bytes,
+    mut heard: mpsc::Receiver<SecondThought>,
+) -> Event {
     let Some(loaded) = host.take_resident(model) else {
         return Event::Done { step, freed: Bytes::ZERO, holds: None };
     };
     let platform = locara_platform::host();
     let resident = || platform.process().map(|process| process.rss_bytes()).unwrap_or(0);
-    loaded.engine.drain().await;
+    let thought = tokio::select! {
+        biased;
+        () = loaded.engine.drain() => None,
+        thought = heard.recv() => thought,
+    };
+    match thought {
+        Some(SecondThought::Keep) => {
+            loaded.engine.stay();
+            tracing::info!(name = loaded.file.name, "a model stays: memory is free again");
+            host.put_back(model.clone(), loaded);
+            return Event::Kept { step };
+        }
+        Some(SecondThought::Hurry(reason)) => {
+            print::note(&format!("{}: answers are ended: {reason}", loaded.file.name))
+        }
+        None => {}
+    }
     let before = resident();
     loaded.engine.end().await;
     let name = loaded.file.name.clone();
     drop(loaded);
+    // What an engine says it holds need not be in memory: buffers that were never touched, weights that were dropped.
     let target = before.saturating_sub(expected.get().saturating_sub(expected.get() / 10));
     let settled = async {
         while resident() > target {

@@ -1,7 +1,12 @@
 //! From a role to a resident model: find, vet, plan, ask the governor, load, report. In this order, so that nothing is mapped
 //! that was not promised.
 
-use std::{path::Path, sync::Arc, time::Duration, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+    time::Instant,
+};
 
 use locara_apps::ModelError;
 use locara_engine::{
@@ -39,6 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) engine: Arc<Tenure>,
     /// What the planner had said.
     pub(crate) plan: Arc<Plan>,
+    /// What it was asked for as.
+    pub(crate) key: PathBuf,
     /// The file.
     pub(crate) file: Arc<ModelFile>,
     /// From the request to the first token it could make, ms.
@@ -126,8 +133,10 @@ pub(crate) async fn load(host: Arc<Host>, app: String, class: Class) -> Result<L
     };
     match host.governed().ask(request).await {
         Ok(Granted::Reserved) => {}
-        // Loads are shared before they get here, so this one lost a race with an unload.
-        Ok(Granted::Shared) => return Err(ModelError::Busy { retry_after_ms: 1000, waiting: 1 }),
+        // Loads are shared before they get here: this one met an unload that was taken back, or lost a race with it.
+        Ok(Granted::Shared) => {
+            return host.resident(&digest).ok_or(ModelError::Busy { retry_after_ms: 1000, waiting: 1 });
+        }
         Err(refusal) => return Err(over_budget(&refusal)),
     }
     let mut failed = FailedOnDrop { host: &host, model: Some(digest.clone()) };
@@ -153,6 +162,7 @@ pub(crate) async fn load(host: Arc<Host>, app: String, class: Class) -> Result<L
     let loaded = Loaded {
         engine: Arc::new(Tenure::new(engine)),
         plan: Arc::new(plan),
+        key: host.chosen().map(Path::to_owned).unwrap_or_default(),
         file: Arc::new(file),
         load_ms,
         kv_cells,

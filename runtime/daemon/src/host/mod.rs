@@ -25,7 +25,7 @@ mod tenure;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -41,7 +41,7 @@ use locara_platform::{MachineFacts, Platform, PlatformError};
 use locara_policy::{
     Bytes,
     defaults::defaults,
-    governor::{Action, Activity, Class, Config, Event, Level},
+    governor::{Action, Activity, Class, Config, Event, Level, StepId},
     ledger::ModelDigest,
     machine::Machine,
 };
@@ -54,6 +54,7 @@ use tokio::{
 use self::{
     account::GuestAccount,
     governed::{Governed, Granted},
+    hands::SecondThought,
     learned::Learned,
     senses::Senses,
     status::{Report, Status},
@@ -127,6 +128,8 @@ pub(crate) struct Host {
     /// Loads by model, finished ones too: whoever asks for the same model shares one load.
     loads: Mutex<HashMap<PathBuf, Load>>,
     residents: Mutex<HashMap<ModelDigest, Loaded>>,
+    /// Unloads that have not ended, and how they are told to think again.
+    unloads: Mutex<HashMap<StepId, mpsc::Sender<SecondThought>>>,
     learned: Learned,
     /// The planned context, read from the file once.
     context: OnceLock<Option<u32>>,
@@ -192,6 +195,7 @@ impl Host {
             acts: std::env::var_os("LOCARA_UNGOVERNED").is_none(),
             loads: Mutex::default(),
             residents: Mutex::default(),
+            unloads: Mutex::default(),
             learned: Learned::open(paths.corrections()),
             context: OnceLock::new(),
             senses: OnceLock::new(),
@@ -261,6 +265,21 @@ impl Host {
         };
         self.loads.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, load| !same(load));
         Some(loaded)
+    }
+
+    fn unloads(&self) -> MutexGuard<'_, HashMap<StepId, mpsc::Sender<SecondThought>>> {
+        self.unloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Undoes [`Self::take_resident`]: nothing has happened to the model.
+    fn put_back(&self, model: ModelDigest, loaded: Loaded) {
+        let ready = futures::future::ready(Ok(loaded.clone())).boxed().shared();
+        // What was not asked has not answered: `peek` would not see the model.
+        let _ = ready.clone().now_or_never();
+        // A load that somebody asked for meanwhile joins this model when the governor hears of it.
+        let key = loaded.key.clone();
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(ready);
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner).insert(model, loaded);
     }
 
     fn add_resident(self: &Arc<Self>, model: ModelDigest, loaded: Loaded) {

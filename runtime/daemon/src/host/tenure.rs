@@ -13,7 +13,7 @@ use locara_engine::{
     Engine,
     api::{
         EngineError, EngineMemory, EngineStats, Event, Generation, ModelInfo, Prompt, Reply, Request, RequestId,
-        SessionId,
+        SessionId, Token,
     },
     llama::LlamaEngine,
     reclaim::{Reclaim, Reclaimed, Throttle},
@@ -53,6 +53,11 @@ impl Tenure {
         let Some(mut stats) = self.engine().map(|engine| engine.watch()) else { return };
         // The channel closes when the engine stops by itself.
         let _ = stats.wait_for(|stats| stats.running == 0).await;
+    }
+
+    /// Takes requests again: [`Self::drain`] was for nothing.
+    pub(crate) fn stay(&self) {
+        self.leaving.store(false, Ordering::Release);
     }
 
     /// Drops the engine and all it holds. Requests that wait in its queue, or were taken out of the batch, hear that it
@@ -116,8 +121,11 @@ impl Engine for Tenure {
             engine.cancel(request);
         }
     }
-    fn count_tokens(&self, prompt: Prompt) -> Reply<u32> {
-        self.pass(|engine| engine.count_tokens(prompt))
+    fn tokenize(&self, prompt: Prompt) -> Reply<Vec<Token>> {
+        self.pass(|engine| engine.tokenize(prompt))
+    }
+    fn detokenize(&self, tokens: Vec<Token>) -> Reply<String> {
+        self.pass(|engine| engine.detokenize(tokens))
     }
     fn embed(&self, texts: Vec<String>) -> Reply<Vec<Vec<f32>>> {
         self.pass(|engine| engine.embed(texts))

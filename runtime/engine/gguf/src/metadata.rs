@@ -116,6 +116,10 @@ fn array<R: Read + Seek>(source: &mut Source<R>, key: &str, what: What<'_>) -> R
     } else if element == ValueType::Str {
         // A string says only where the next one starts, so these have to be walked.
         for _ in 0..len {
+            if let Some(bytes) = source.ahead().map(<[u8]>::len) {
+                source.pass(bytes);
+                continue;
+            }
             let bytes = source.u64(what)?;
             source.skip(bytes, what)?;
         }

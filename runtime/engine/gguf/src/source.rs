@@ -1,6 +1,6 @@
 //! The only place that reads: a forward cursor that never reads, skips or allocates past what the file can hold.
 
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 
 use crate::{GgufError, limits};
 
@@ -97,6 +97,22 @@ impl<R: Read + Seek> Source<R> {
             Ok(text) => Ok(text.into_boxed_str()),
             Err(error) => Err(GgufError::Utf8 { offset, what: what(), valid: error.utf8_error().valid_up_to() }),
         }
+    }
+
+    /// The next string where it lies, if all of it was read ahead and is inside the limits: the way that nearly every string
+    /// of a tokenizer takes. The caller passes over it with [`Self::pass`], or reads it the slow way for the error.
+    pub(crate) fn ahead(&self) -> Option<&[u8]> {
+        let (len, rest) = self.reader.buffer().split_first_chunk::<8>()?;
+        let text = rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+        // What is read ahead may lie behind the end that was given.
+        let end = self.pos + 8 + text.len() as u64;
+        (end <= self.len && end <= limits::MAX_HEADER_BYTES).then_some(text)
+    }
+
+    /// Passes over a string of `bytes` that [`Self::ahead`] has shown.
+    pub(crate) fn pass(&mut self, bytes: usize) {
+        self.reader.consume(8 + bytes);
+        self.pos += 8 + bytes as u64;
     }
 
     /// Passes over `bytes` without reading them.

@@ -10,8 +10,12 @@ use crate::source::{Source, What};
 /// The key of the vocabulary.
 pub(crate) const KEY: &str = "tokenizer.ggml.tokens";
 
-/// Hashes that are held at a time: 1 MiB. A larger vocabulary is read once for each such share of it.
-const SHARE: u64 = 128 << 10;
+/// Places of the table: 1 MiB.
+const PLACES: usize = 1 << 18;
+
+/// Tokens that are held at a time: half of the places, so that a search in the table is short. A larger vocabulary is read
+/// once for each such share of it.
+const SHARE: u64 = PLACES as u64 / 2;
 
 /// Room for the shares' sizes to differ: they are those of random hashes, so by a fraction of a percent.
 const SPARE: u64 = SHARE / 8;
@@ -22,26 +26,66 @@ pub(crate) fn distinct<R: Read + Seek>(source: &mut Source<R>, len: u64, what: W
     // Keyed with random numbers: nobody can write a vocabulary whose hashes meet.
     let state = RandomState::new();
     let shares = len.div_ceil(SHARE).max(1);
-    // The cast cannot truncate: a little above `SHARE`.
-    let mut hashes: Vec<u64> = Vec::with_capacity(len.min(SHARE + SPARE) as usize);
+    let mut seen = Seen::default();
     for share in 0..shares {
         source.rewind(start)?;
-        hashes.clear();
+        seen.clear();
         for _ in 0..len {
             if let Some(hash) = token(source, &state, what)?
-                && hash % shares == share
-                && hashes.len() < hashes.capacity()
+                && (shares == 1 || hash % shares == share)
+                && !seen.insert(hash)
             {
-                hashes.push(hash);
+                let here = source.pos();
+                source.rewind(start)?;
+                if let Some(error) = duplicate(source, len, &state, hash, what)? {
+                    return Err(error);
+                }
+                // Two tokens whose hashes are alike by half.
+                source.rewind(here)?;
             }
-        }
-        hashes.sort_unstable();
-        if let Some(twice) = hashes.windows(2).find(|pair| pair[0] == pair[1]) {
-            source.rewind(start)?;
-            return Err(duplicate(source, len, &state, twice[0], what)?);
         }
     }
     Ok(())
+}
+
+/// A set of hashes that keeps half of each: the lower bits choose the place, the upper ones stand in it. It may take two
+/// hashes for one, about once in 10,000 vocabularies, and never misses two that are the same.
+struct Seen {
+    /// 0 is free.
+    places: Box<[u32]>,
+    held: u64,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { places: vec![0; PLACES].into_boxed_slice(), held: 0 }
+    }
+}
+
+impl Seen {
+    fn clear(&mut self) {
+        if self.held > 0 {
+            self.places.fill(0);
+            self.held = 0;
+        }
+    }
+
+    /// False if it seems to be there.
+    fn insert(&mut self, hash: u64) -> bool {
+        let upper = ((hash >> 32) as u32).max(1);
+        let mut at = hash as usize % PLACES;
+        while self.places[at] != 0 {
+            if self.places[at] == upper {
+                return false;
+            }
+            at = (at + 1) % PLACES;
+        }
+        if self.held < SHARE + SPARE {
+            self.places[at] = upper;
+            self.held += 1;
+        }
+        true
+    }
 }
 
 /// The hash of the next token; `None` for an empty one, which llama.cpp names after its number.
@@ -50,6 +94,13 @@ fn token<R: Read + Seek>(
     state: &RandomState,
     what: What<'_>,
 ) -> Result<Option<u64>, GgufError> {
+    if let Some(text) = source.ahead() {
+        let bytes = text.len();
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(bytes);
+        let hash = (end > 0).then(|| hash(state, &text[..end]));
+        source.pass(bytes);
+        return Ok(hash);
+    }
     let mut left = source.u64(what)?;
     source.expect(left, what)?;
     let mut hasher = state.build_hasher();
@@ -73,24 +124,64 @@ fn token<R: Read + Seek>(
     Ok(if empty { None } else { Some(hasher.finish()) })
 }
 
-/// The error about the tokens with this hash.
+/// The hash of a token that lies in one piece.
+fn hash(state: &RandomState, text: &[u8]) -> u64 {
+    let mut hasher = state.build_hasher();
+    hasher.write(text);
+    hasher.finish()
+}
+
+/// The error about the tokens with this hash, if there are two.
 fn duplicate<R: Read + Seek>(
     source: &mut Source<R>,
     len: u64,
     state: &RandomState,
     twice: u64,
     what: What<'_>,
-) -> Result<GgufError, GgufError> {
+) -> Result<Option<GgufError>, GgufError> {
     let mut first = None;
     for index in 0..len {
         let offset = source.pos();
         if token(source, state, what)? == Some(twice) {
             match first {
                 None => first = Some(index),
-                Some(first) => return Ok(GgufError::DuplicateToken { offset, first, second: index }),
+                Some(first) => return Ok(Some(GgufError::DuplicateToken { offset, first, second: index })),
             }
         }
     }
-    // Only a file that changes while it is read has a duplicate on one pass and not on the next.
-    Ok(GgufError::DuplicateToken { offset: source.pos(), first: first.unwrap_or(len), second: len })
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_never_misses_a_hash_and_may_take_two_for_one() {
+        let mut seen = Seen::default();
+        // The same place, again and again: they stand one behind the other.
+        let hashes = || (1..200u64).map(|n| (n << 32) | (PLACES as u64 - 3));
+        assert!(hashes().all(|hash| seen.insert(hash)));
+        assert!(hashes().all(|hash| !seen.insert(hash)));
+        // The upper half and the place are the same, the bits between are not.
+        assert!(!seen.insert((5 << 32) | (1 << 20) | (PLACES as u64 - 3)));
+        seen.clear();
+        assert!(hashes().all(|hash| seen.insert(hash)));
+    }
+
+    #[test]
+    fn a_token_has_one_hash_however_it_is_read() {
+        let state = RandomState::new();
+        let text: Vec<u8> = (1..=200).collect();
+        let bytes = [&200u64.to_le_bytes()[..], &text].concat();
+        let whole = hash(&state, &text);
+        // The slow way reads the token in pieces: here the buffer is empty at first.
+        let mut source = Source::new(std::io::Cursor::new(&bytes), bytes.len() as u64).unwrap();
+        assert!(source.ahead().is_none());
+        assert_eq!(token(&mut source, &state, &|| "a token".to_owned()).unwrap(), Some(whole));
+        // Now it has been read ahead.
+        source.rewind(0).unwrap();
+        assert_eq!(source.ahead(), Some(&text[..]));
+        assert_eq!(token(&mut source, &state, &|| "a token".to_owned()).unwrap(), Some(whole));
+    }
 }

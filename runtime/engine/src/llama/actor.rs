@@ -30,6 +30,8 @@ use super::{
     constraint::ActiveConstraint,
     context::{Context, DecodeError},
     embed,
+    likely::Likely,
+    log,
     model::Model,
     sequence::{Flow, Sequence},
     sessions::Sessions,
@@ -77,6 +79,10 @@ pub(super) struct Prepared {
     pub(super) splits_thinking: bool,
     pub(super) ignore_eos: bool,
     pub(super) class: Class,
+    pub(super) reuse: Option<u64>,
+    pub(super) logprobs: Option<u32>,
+    pub(super) thinking_tokens: Option<u32>,
+    pub(super) stops_repetition: bool,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) armed: Arc<AtomicBool>,
     pub(super) submitted: Instant,
@@ -163,6 +169,7 @@ impl Actor {
 
     /// Works until it is told to stop or the handle is gone.
     pub(super) fn run(mut self) {
+        log::expect_interrupts(&self.abort);
         while !self.stopped {
             // A cancel that raised the flag is in the queue by now; the flag is for the step after it.
             self.abort.store(false, Ordering::Relaxed);
@@ -204,10 +211,11 @@ impl Actor {
 
     /// Nothing can be computed: sleeps until a command comes or a reader makes room or goes away.
     fn wait(&mut self) {
+        let paused = self.is_paused();
         let command = {
             let running = self.running.iter().map(|sequence| {
                 let sender = sequence.sender();
-                if sequence.parked && !sequence.is_blocked() {
+                if (sequence.parked || paused) && !sequence.is_blocked() {
                     async move { sender.closed().await }.boxed_local()
                 } else {
                     // `reserve` also resolves, with an error, when the reader goes away.
@@ -339,6 +347,10 @@ impl Actor {
         }
     }
 
+    fn is_paused(&self) -> bool {
+        self.throttle.n_seq == Some(0)
+    }
+
     /// Delivers events and retires what has ended.
     fn flush(&mut self) {
         let mut at = 0;
@@ -380,6 +392,9 @@ impl Actor {
 
     /// One batch for all sequences that can go on. False if there is none.
     fn step(&mut self) -> bool {
+        if self.is_paused() {
+            return false;
+        }
         let ready: Vec<usize> = (0..self.running.len())
             .filter(|&at| self.running[at].is_active() && self.running[at].sender().capacity() > 0)
             .collect();
@@ -472,19 +487,27 @@ impl Actor {
             sequence.report_prefill();
         }
         let Some(row) = sequence.row.take() else { return };
-        if let Some(constraint) = &mut sequence.constraint {
-            let masked = match self.context.logits(row) {
-                Some(logits) => constraint.mask(logits),
-                None => Err(EngineError::Failed(format!("row {row} has no logits"))),
-            };
-            if let Err(error) = masked {
-                return sequence.fail(error);
+        let likely = sequence.logprobs.and_then(|n| Some(Likely::of(self.context.logits(row)?, n as usize)));
+        let forced = sequence.forced.pop_front();
+        let drawn = match forced {
+            Some(token) => {
+                sequence.sampler.accept(token);
+                Ok(token)
             }
-        }
-        match self.context.sample(&mut sequence.sampler, row) {
+            None => {
+                if let Err(error) = mask(sequence, &mut self.context, row) {
+                    return sequence.fail(error);
+                }
+                self.context.sample(&mut sequence.sampler, row)
+            }
+        };
+        match drawn {
             Ok(token) => {
                 self.stats.decoded += 1;
-                sequence.accept(token, &self.model);
+                if let Some(likely) = likely {
+                    sequence.tell(likely.event(token, &self.model));
+                }
+                sequence.accept(token, forced.is_some(), &self.model);
             }
             Err(DecodeError::Invalid(reason) | DecodeError::Failed(reason)) => {
                 sequence.fail(EngineError::Failed(reason));
@@ -502,5 +525,14 @@ impl Actor {
                 sequence.n_past = 0;
             }
         }
+    }
+}
+
+/// Leaves only what the constraint of the sequence allows next, if it has one that holds by now.
+fn mask(sequence: &mut Sequence, context: &mut Context, row: usize) -> Result<(), EngineError> {
+    let Some(constraint) = sequence.constraint_now() else { return Ok(()) };
+    match context.logits(row) {
+        Some(logits) => constraint.mask(logits),
+        None => Err(EngineError::Failed(format!("row {row} has no logits"))),
     }
 }

@@ -147,6 +147,13 @@ impl StateCache {
         )
     }
 
+    /// The state of one session becomes that of another, which has none.
+    pub(super) fn rename(&mut self, from: SessionId, to: SessionId) {
+        if let Some(entry) = self.entries.remove(&from) {
+            self.entries.insert(to, entry);
+        }
+    }
+
     /// Drops the state of the session.
     pub(super) fn forget(&mut self, session: SessionId) {
         self.entries.remove(&session);

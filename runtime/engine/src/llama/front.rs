@@ -20,7 +20,7 @@ use super::{
     model::Model,
 };
 use crate::{
-    api::{Constraint, EngineError, Event, Prompt, Request, RequestId, Sampling, Token, ToolChoice},
+    api::{Constraint, EngineError, Event, MAX_LOGPROBS, Prompt, Request, RequestId, Sampling, Token, ToolChoice},
     chat::ChatTemplate,
 };
 
@@ -38,9 +38,13 @@ pub(super) enum Question {
         armed: Arc<AtomicBool>,
         submitted: Instant,
     },
-    Count {
+    Tokenize {
         prompt: Prompt,
-        reply: oneshot::Sender<Result<u32, EngineError>>,
+        reply: oneshot::Sender<Result<Vec<Token>, EngineError>>,
+    },
+    Detokenize {
+        tokens: Vec<Token>,
+        reply: oneshot::Sender<Result<String, EngineError>>,
     },
     Embed {
         texts: Vec<String>,
@@ -92,9 +96,15 @@ impl Front {
                         }
                     }
                 }
-                Question::Count { prompt, reply } => {
-                    let count = self.tokens(&prompt).map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX));
-                    let _ = reply.send(count);
+                Question::Tokenize { prompt, reply } => {
+                    let _ = reply.send(self.tokens(&prompt));
+                }
+                Question::Detokenize { tokens, reply } => {
+                    let text = known(&tokens, &self.model).map(|()| {
+                        let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.model.piece(*token, true)).collect();
+                        String::from_utf8_lossy(&bytes).into_owned()
+                    });
+                    let _ = reply.send(text);
                 }
                 Question::Embed { texts, reply } => {
                     let tokens: Result<Vec<_>, _> =
@@ -122,6 +132,11 @@ impl Front {
     ) -> Result<Prepared, EngineError> {
         check_sampling(&request.sampling, &self.model)?;
         check_stops(&request.stop)?;
+        if let Some(n) = request.logprobs.filter(|&n| n > MAX_LOGPROBS) {
+            return Err(EngineError::InvalidRequest(format!(
+                "{n} alternatives to each token are asked for, at most {MAX_LOGPROBS} are given"
+            )));
+        }
         let tokens = self.tokens(&request.prompt)?;
         if tokens.is_empty() {
             return Err(EngineError::InvalidRequest("the prompt is empty".into()));
@@ -161,6 +176,10 @@ impl Front {
             splits_thinking: is_chat,
             ignore_eos: request.ignore_eos,
             class: request.class,
+            reuse: request.reuse,
+            logprobs: request.logprobs,
+            thinking_tokens: request.thinking_tokens,
+            stops_repetition: request.stop_repetition && !request.ignore_eos,
             events,
             armed,
             submitted,
@@ -193,14 +212,19 @@ impl Front {
                 Ok(tokens)
             }
             Prompt::Text(text) => self.model.tokenize(text, true, false),
-            Prompt::Tokens(tokens) => match tokens.iter().find(|token| !self.model.knows(**token)) {
-                Some(token) => Err(EngineError::InvalidRequest(format!(
-                    "token {token} is not in the vocabulary of {} entries",
-                    self.model.n_vocab()
-                ))),
-                None => Ok(tokens.clone()),
-            },
+            Prompt::Tokens(tokens) => known(tokens, &self.model).map(|()| tokens.clone()),
         }
+    }
+}
+
+/// Refuses tokens that are not in the vocabulary.
+fn known(tokens: &[Token], model: &Model) -> Result<(), EngineError> {
+    match tokens.iter().find(|token| !model.knows(**token)) {
+        Some(token) => Err(EngineError::InvalidRequest(format!(
+            "token {token} is not in the vocabulary of {} entries",
+            model.n_vocab()
+        ))),
+        None => Ok(()),
     }
 }
 

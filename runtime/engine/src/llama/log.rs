@@ -7,6 +7,10 @@ use std::{
     collections::VecDeque,
     ffi::{CStr, c_char, c_void},
     panic::catch_unwind,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::ffi::sys;
@@ -18,6 +22,14 @@ const KEPT_CHARS: usize = 400;
 
 thread_local! {
     static LAST: RefCell<VecDeque<String>> = const { RefCell::new(VecDeque::new()) };
+    /// What interrupts the step that this thread computes.
+    static ABORT: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// From now on a step on this thread that fails while `abort` is raised was interrupted, and its errors are none: llama.cpp
+/// writes three for each.
+pub(super) fn expect_interrupts(abort: &Arc<AtomicBool>) {
+    ABORT.set(Some(Arc::clone(abort)));
 }
 
 /// Routes the log of llama.cpp and ggml to [`on_line`]. Called once, before the backend starts.
@@ -41,7 +53,11 @@ unsafe extern "C" fn on_line(level: sys::ggml_log_level, text: *const c_char, _:
     // SAFETY: ggml passes a NUL-terminated string that lives for the call.
     let text = unsafe { CStr::from_ptr(text) };
     // A panic must not cross into C; losing one log line is the lesser harm.
+    let interrupted = || ABORT.with_borrow(|abort| abort.as_ref().is_some_and(|raised| raised.load(Ordering::Relaxed)));
     let _ = catch_unwind(|| match level {
+        sys::GGML_LOG_LEVEL_ERROR if interrupted() => {
+            tracing::debug!(target: "llama.cpp", "interrupted: {}", text.to_string_lossy().trim_end());
+        }
         sys::GGML_LOG_LEVEL_ERROR => keep_and(text, |line| tracing::error!(target: "llama.cpp", "{line}")),
         sys::GGML_LOG_LEVEL_WARN => keep_and(text, |line| tracing::warn!(target: "llama.cpp", "{line}")),
         sys::GGML_LOG_LEVEL_INFO => tracing::debug!(target: "llama.cpp", "{}", text.to_string_lossy().trim_end()),

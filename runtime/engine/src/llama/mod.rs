@@ -18,6 +18,7 @@ mod embed;
 mod ffi;
 mod front;
 mod heap;
+mod likely;
 mod log;
 mod model;
 mod perplexity;
@@ -58,7 +59,7 @@ use self::{
 use crate::{
     api::{
         EVENT_QUEUE, Engine, EngineError, EngineMemory, EngineStats, Event, Generation, Interrupt, ModelInfo, Prompt,
-        Reply, Request, RequestId, SessionId,
+        Reply, Request, RequestId, SessionId, Token,
     },
     chat::ChatTemplate,
     reclaim::{Reclaim, Reclaimed, Throttle},
@@ -484,10 +485,17 @@ impl Engine for LlamaEngine {
         self.abort.store(true, Ordering::Relaxed);
     }
 
-    fn count_tokens(&self, prompt: Prompt) -> Reply<u32> {
+    fn tokenize(&self, prompt: Prompt) -> Reply<Vec<Token>> {
         self.ask(
-            |reply| Question::Count { prompt, reply },
-            |question| if let Question::Count { reply, .. } = question { Some(reply) } else { None },
+            |reply| Question::Tokenize { prompt, reply },
+            |question| if let Question::Tokenize { reply, .. } = question { Some(reply) } else { None },
+        )
+    }
+
+    fn detokenize(&self, tokens: Vec<Token>) -> Reply<String> {
+        self.ask(
+            |reply| Question::Detokenize { tokens, reply },
+            |question| if let Question::Detokenize { reply, .. } = question { Some(reply) } else { None },
         )
     }
 

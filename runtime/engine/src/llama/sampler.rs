@@ -1,7 +1,7 @@
 //! One sequence's sampler chain.
 
 use super::ffi::sys;
-use crate::api::Sampling;
+use crate::api::{Sampling, Token};
 
 /// Tokens that the repetition penalties look back over.
 const PENALTY_WINDOW: i32 = 64;
@@ -55,6 +55,12 @@ impl Sampler {
             }
             Self(chain)
         }
+    }
+
+    /// Takes a token that was not drawn by it into account, for the penalties.
+    pub(super) fn accept(&mut self, token: Token) {
+        // SAFETY: the chain is live; no grammar is in it, so it takes any token.
+        unsafe { sys::llama_sampler_accept(self.0, token) };
     }
 
     pub(super) fn as_ptr(&mut self) -> *mut sys::llama_sampler {

@@ -30,6 +30,26 @@ pub(super) enum Flow {
     Closed,
 }
 
+/// An answer is searched for circles each time it has grown by so many tokens.
+const REPETITION_EVERY: usize = 16;
+/// Longest circle that is looked for, tokens: a sentence or two.
+const REPETITION_PERIOD: usize = 64;
+/// A circle must have been gone round this often, and have taken so many tokens: rules of a table, long runs of zeros and
+/// refrains are shorter.
+const REPETITION_TIMES: usize = 8;
+const REPETITION_TOKENS: usize = 192;
+
+/// The shortest circle that the end of `answer` goes round in.
+fn period(answer: &[Token]) -> Option<usize> {
+    (1..=REPETITION_PERIOD).find(|&period| {
+        let len = (period * REPETITION_TIMES).max(REPETITION_TOKENS);
+        answer.len().checked_sub(len).is_some_and(|start| {
+            let end = &answer[start..];
+            end[period..].iter().rev().eq(end[..len - period].iter().rev())
+        })
+    })
+}
+
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: RequestId,
@@ -52,7 +72,16 @@ pub(super) struct Sequence {
     /// Its tokens in the batch that is being computed.
     pub(super) in_batch: usize,
     pub(super) sampler: Sampler,
-    pub(super) constraint: Option<ActiveConstraint>,
+    /// Tokens that come next whatever the model says.
+    pub(super) forced: VecDeque<Token>,
+    /// Alternatives that are told with each token.
+    pub(super) logprobs: Option<u32>,
+    /// Whose requests may take over what this one leaves.
+    pub(super) reuse: Option<u64>,
+    constraint: Option<ActiveConstraint>,
+    thinking_tokens: Option<u32>,
+    n_thinking: u32,
+    stops_repetition: bool,
     cached: usize,
     max_tokens: usize,
     n_output: usize,
@@ -107,7 +136,13 @@ impl Sequence {
             row: None,
             in_batch: 0,
             sampler,
+            forced: VecDeque::new(),
+            logprobs: prepared.logprobs,
+            reuse: prepared.reuse,
             constraint: prepared.constraint,
+            thinking_tokens: prepared.thinking_tokens,
+            n_thinking: 0,
+            stops_repetition: prepared.stops_repetition,
             cached: n_past,
             max_tokens,
             n_output: 0,
@@ -181,8 +216,20 @@ impl Sequence {
         }
     }
 
-    /// Takes a token that was drawn. The sequence may have ended afterwards.
-    pub(super) fn accept(&mut self, token: Token, model: &Model) {
+    /// The constraint, if it holds for the next token: reasoning is free.
+    pub(super) fn constraint_now(&mut self) -> Option<&mut ActiveConstraint> {
+        if self.parser.reasoning_end().is_some() { None } else { self.constraint.as_mut() }
+    }
+
+    /// Gives the reader an event beside the text.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.ending.is_none() {
+            self.pending.push_back(event);
+        }
+    }
+
+    /// Takes the next token: one that was drawn, or that had to come (`forced`). The sequence may have ended afterwards.
+    pub(super) fn accept(&mut self, token: Token, forced: bool, model: &Model) {
         if self.first_token.is_none() {
             self.first_token = Some(Instant::now());
             self.armed.store(false, Ordering::Relaxed);
@@ -193,7 +240,9 @@ impl Sequence {
             self.end(Ok(stop));
             return;
         }
-        let complete = match self.constraint.as_mut().map(|constraint| constraint.accept(token)) {
+        // What was forced ends the reasoning, which the constraint does not know.
+        let constraint = if forced { None } else { self.constraint_now() };
+        let complete = match constraint.map(|constraint| constraint.accept(token)) {
             Some(Err(error)) => {
                 self.end(Err(error));
                 return;
@@ -203,9 +252,11 @@ impl Sequence {
         };
         self.tokens.push(token);
         self.n_output += 1;
+        let was_thinking = self.parser.reasoning_end().is_some();
         let text = self.joiner.push(&model.piece(token, false));
         let (safe, hit) = self.stop.push(&text);
         self.say(&safe);
+        self.count_thinking(was_thinking, model);
         if let Some(stop) = hit {
             self.finish_parser();
             self.end(Ok(StopReason::StopSequence(stop)));
@@ -216,7 +267,42 @@ impl Sequence {
         } else if self.n_output >= self.max_tokens {
             self.finish_text();
             self.end(Ok(StopReason::MaxTokens));
+        } else if let Some(period) = self.repetition() {
+            self.finish_text();
+            tracing::warn!(
+                request = self.id.0,
+                period,
+                n_output = self.n_output,
+                "an answer that repeats itself was ended"
+            );
+            self.end(Ok(StopReason::Repetition { period }));
         }
+    }
+
+    /// Counts a token of reasoning, and ends the reasoning when its tokens are used up.
+    fn count_thinking(&mut self, was_thinking: bool, model: &Model) {
+        let end = self.parser.reasoning_end();
+        if !was_thinking && end.is_none() {
+            return;
+        }
+        self.n_thinking += 1;
+        let used_up = self.thinking_tokens.is_some_and(|most| self.n_thinking >= most);
+        if let (Some(end), true, true) = (end, used_up, self.forced.is_empty()) {
+            // On a line of its own, as models close it themselves.
+            match model.tokenize(&format!("\n{end}\n\n"), false, true) {
+                Ok(tokens) => self.forced = tokens.into(),
+                Err(error) => tracing::warn!(request = self.id.0, %error, "reasoning cannot be ended"),
+            }
+        }
+    }
+
+    /// The period of the circle that the answer goes round in, tokens. Looked for now and then: a circle waits.
+    fn repetition(&self) -> Option<u32> {
+        if !self.stops_repetition || !self.n_output.is_multiple_of(REPETITION_EVERY) {
+            return None;
+        }
+        let answer = &self.tokens[self.prompt_len..];
+        period(answer).and_then(|period| u32::try_from(period).ok())
     }
 
     /// The reader cancelled.
@@ -309,6 +395,7 @@ impl Sequence {
                     prompt_tokens: to_u32(self.prompt_len),
                     cached_tokens: to_u32(self.cached),
                     output_tokens: to_u32(self.n_output),
+                    thinking_tokens: self.n_thinking,
                     ttft_ms: self.first_token.map_or(0.0, ms),
                     wait_ms: ms(self.admitted),
                     total_ms: ms(Instant::now()),
@@ -323,5 +410,27 @@ impl Sequence {
     /// From submit to now, ms.
     pub(super) fn age_ms(&self) -> u64 {
         u64::try_from(self.submitted.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_circle_is_found_and_a_long_table_is_not() {
+        let circle = |period: i32, n: i32| (0..n).map(|i| i % period).collect::<Vec<Token>>();
+        assert_eq!(period(&circle(1, 192)), Some(1));
+        assert_eq!(period(&circle(1, 191)), None);
+        assert_eq!(period(&circle(7, 300)), Some(7));
+        assert_eq!(period(&circle(64, 64 * 8)), Some(64));
+        assert_eq!(period(&circle(64, 64 * 8 - 1)), None);
+        // Rows that differ in one cell.
+        let table: Vec<Token> = (0..600).map(|i| if i % 10 == 3 { i } else { i % 10 }).collect();
+        assert_eq!(period(&table), None);
+        // It went round, and went on.
+        let over = [circle(3, 400), vec![99]].concat();
+        assert_eq!(period(&over), None);
+        assert_eq!(period(&[]), None);
     }
 }

@@ -24,7 +24,19 @@ pub(super) struct Session {
     pub(super) busy: bool,
     /// To be removed when its request ends.
     pub(super) closed: bool,
+    /// It was opened for a request without a session: later requests of the same number may take it over.
+    left_for: Option<u64>,
     last_used: u64,
+}
+
+/// Sessions that wait to be taken over; the one that was used longest ago is closed for the next.
+const MAX_LEFT: usize = 64;
+/// A beginning shorter than this is computed again: taking it over costs as much, tokens.
+pub(super) const MIN_SHARED: usize = 16;
+
+/// Tokens that two histories have in common at their beginnings.
+pub(super) fn shared(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// All sessions of an engine, and its free sequence ids.
@@ -89,9 +101,47 @@ impl Sessions {
             context.share(from, to);
             self.clock += 1;
             let last_used = self.clock;
-            self.sessions.insert(child, Session { tokens, seq: Some(to), busy: false, closed: false, last_used });
+            self.sessions.insert(child, Session { tokens, seq: Some(to), last_used, ..Session::default() });
         }
         Ok(child)
+    }
+
+    /// Lets a session that is about to answer `prompt` take over what an earlier request of the same number left: the idle
+    /// session that begins most like the prompt, if the prompt goes on from most of it. Whatever it holds is then the
+    /// session's own.
+    pub(super) fn take_over(&mut self, id: SessionId, number: u64, prompt: &[Token]) {
+        let has_none = |session: &Session| session.seq.is_none() && self.cache.tokens(id).is_none();
+        if !self.sessions.get(&id).is_some_and(has_none) {
+            return;
+        }
+        let left = |(id, session): (&SessionId, &Session)| {
+            let idle = session.left_for == Some(number) && !session.busy && !session.closed;
+            let held = if session.seq.is_some() { Some(session.tokens.as_slice()) } else { self.cache.tokens(*id) };
+            let held = held.filter(|_| idle)?;
+            let n = shared(held, prompt);
+            // A conversation that another one merely begins like stays what it is.
+            (n >= MIN_SHARED && 2 * n > held.len()).then_some((n, session.last_used, *id))
+        };
+        let Some((.., from)) = self.sessions.iter().filter_map(left).max() else { return };
+        let Some(from_session) = self.sessions.remove(&from) else { return };
+        self.cache.rename(from, id);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.seq = from_session.seq;
+            session.tokens = from_session.tokens;
+            session.last_used = from_session.last_used;
+        }
+    }
+
+    /// The warm idle session of the same number that begins most like the prompt, if what they share is worth it: its
+    /// sequence id and how many tokens that are.
+    pub(super) fn begins_alike(&self, except: SessionId, number: u64, prompt: &[Token]) -> Option<(i32, usize)> {
+        self.sessions
+            .iter()
+            .filter(|(id, session)| **id != except && session.left_for == Some(number) && !session.busy)
+            .filter_map(|(_, session)| Some((shared(&session.tokens, prompt), session.seq?)))
+            .filter(|(n, _)| *n >= MIN_SHARED)
+            .max()
+            .map(|(n, seq)| (seq, n))
     }
 
     /// Ends a session now, or when its request has ended.
@@ -283,13 +333,27 @@ impl Sessions {
                 self.close(id, context);
             }
         }
+        let left = self.sessions.iter().filter(|(_, session)| session.left_for.is_some() && !session.busy);
+        let mut left: Vec<_> = left.map(|(id, session)| (session.last_used, *id)).collect();
+        left.sort_unstable();
+        for (_, oldest) in &left[..left.len().saturating_sub(MAX_LEFT)] {
+            self.close(*oldest, context);
+        }
+    }
+
+    /// The session stays when its request has ended, for later requests of the same number.
+    pub(super) fn leave_for(&mut self, id: SessionId, number: u64) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.left_for = Some(number);
+        }
     }
 
     /// The request of the session ended before it was admitted.
     pub(super) fn unqueue(&mut self, id: SessionId, context: &mut Context) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.busy = false;
-            if session.closed {
+            let leaves_nothing = session.left_for.is_some() && session.seq.is_none() && self.cache.tokens(id).is_none();
+            if session.closed || leaves_nothing {
                 self.close(id, context);
             }
         }

@@ -82,7 +82,7 @@ async fn only_background_requests_are_parked_and_only_until_they_may_go_on() {
     let first = begun(&engine, background(request(words(2, 100), 200))).await;
     engine.reclaim(Reclaim::Background { spill: false }).await.unwrap().unwrap();
     let waiting = engine.submit(background(request(words(2, 100), 200)));
-    engine.count_tokens(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
+    engine.tokenize(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
     let held = stats(&engine).await;
     assert_eq!((held.running, held.parked, held.waiting), (1, 1, 1), "new background requests wait too");
     assert_eq!(outcome(interactive).await.unwrap().tokens, alone.tokens, "beside a parked one");

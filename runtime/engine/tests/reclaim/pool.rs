@@ -85,7 +85,7 @@ async fn a_request_that_the_pool_has_no_room_for_says_so_and_waits_without_holdi
     // In a pool as large as at the load, nobody wants more: it is a queue.
     engine.resize(4096).await.unwrap().unwrap();
     let all: Vec<_> = (0..8).map(|salt| engine.submit(request(words(salt, 500), 500))).collect();
-    engine.count_tokens(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
+    engine.tokenize(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
     assert_eq!(stats(&engine).await.cells_wanted, 0);
     drop(all);
 }

@@ -10,7 +10,7 @@ fn background(request: Request) -> Request {
 
 /// Everything submitted so far has reached the queue: it goes through the same thread.
 async fn queued(engine: &LlamaEngine) {
-    engine.count_tokens(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
+    engine.tokenize(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn answers_become_shorter_and_steps_smaller_only_for_what_comes() {
     engine.throttle(Throttle {
         n_batch: Some(0),
         max_tokens: Some(0),
-        n_seq: Some(0),
+        n_seq: Some(1),
         n_threads: Some(0),
         ..Throttle::default()
     });
@@ -125,4 +125,30 @@ async fn a_watcher_hears_of_requests_that_come_and_go() {
     assert_eq!((end.sessions, end.kv_cells_used), (0, 0));
     drop(engine);
     assert!(watch.changed().await.is_err(), "the channel ends with the engine");
+}
+
+#[tokio::test]
+async fn a_pause_keeps_the_cells_and_the_tokens() {
+    let engine = engine_with(options(), &CacheOptions::default());
+    let alone = answer(&engine, request(words(1, 20), 300)).await.tokens;
+    let paused = Throttle { n_seq: Some(0), ..Throttle::default() };
+    let mut running = engine.submit(request(words(1, 20), 300));
+    while !matches!(running.events.recv().await.unwrap(), Event::Text(_)) {}
+    engine.throttle(paused);
+    let before = stats(&engine).await;
+    let waiting = engine.submit(request(words(2, 20), 5));
+    queued(&engine).await;
+    for _ in 0..50 {
+        let now = stats(&engine).await;
+        assert_eq!((now.steps, now.running, now.waiting), (before.steps, 1, 1));
+    }
+    // Who goes away during a pause is gone.
+    let gone = engine.submit(request(words(3, 20), 5));
+    queued(&engine).await;
+    assert_eq!(stats(&engine).await.waiting, 2);
+    drop(gone);
+    while stats(&engine).await.waiting == 2 {}
+    engine.throttle(Throttle::default());
+    assert_eq!(outcome(running).await.unwrap().tokens, alone);
+    assert_eq!(outcome(waiting).await.unwrap().usage.output_tokens, 5);
 }

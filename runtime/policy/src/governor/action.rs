@@ -105,7 +105,8 @@ pub struct Throttle {
     pub n_batch: Option<u32>,
     /// Longest answer of requests that wait, tokens.
     pub max_tokens: Option<u32>,
-    /// Sequences at once.
+    /// Sequences at once. Zero: nothing computes, what is in flight keeps its cells and goes on later, between two tokens.
+    /// Requests that come meanwhile wait.
     pub n_seq: Option<u32>,
     /// Threads fewer than it was loaded with.
     pub fewer_threads: u32,
@@ -289,8 +290,8 @@ pub enum Action {
         /// What it should free.
         expected: Bytes,
     },
-    /// Unload a model once nothing runs on it; nothing new begins, also when the level falls again meanwhile. Answered by
-    /// `Done` when the footprint fell, or when the model was gone already.
+    /// Unload a model once nothing runs on it; nothing new begins. Answered by `Done` when the footprint fell, or when the
+    /// model was gone already; a `Keep` or a `Hurry` may come before.
     Unload {
         /// Names it in the answer.
         step: StepId,
@@ -298,6 +299,23 @@ pub enum Action {
         model: ModelDigest,
         /// What it should free.
         expected: Bytes,
+    },
+    /// An unload is no longer wanted. If it has not begun to free, the model takes requests again; answered by `Kept`. If it
+    /// has, `Done` follows as if nothing had been said.
+    Keep {
+        /// Of the unload.
+        step: StepId,
+        /// The model.
+        model: ModelDigest,
+    },
+    /// An unload has waited for answers long enough: end them, tell whoever reads them, and unload.
+    Hurry {
+        /// Of the unload.
+        step: StepId,
+        /// The model.
+        model: ModelDigest,
+        /// What to tell.
+        reason: String,
     },
     /// How much of its speed the model may use from now on.
     Throttle {

@@ -10,7 +10,7 @@ use super::{
     action::{Action, Level, Recovery, Refusal},
     event::{Class, LoadRequest, TicketId},
     fair,
-    ladder::State,
+    model::State,
     room::Needer,
 };
 use crate::{
@@ -189,7 +189,7 @@ impl Governor {
         match wish {
             Wish::Load(request) => {
                 if let Some(model) = self.models.get(&request.model) {
-                    return (model.state != State::Leaving).then_some(Answer::Joined);
+                    return matches!(model.state, State::Loading | State::Resident).then_some(Answer::Joined);
                 }
                 let needer = self.needer(wish, &request.name);
                 let cap = self.config.cap;
@@ -244,6 +244,11 @@ impl Governor {
 
     /// One load at a time, and no model twice within its cool-down.
     fn not_yet(&self, request: &LoadRequest) -> Option<Answer> {
+        if let Some(overdue) = self.models.get(&request.model).filter(|model| model.state == State::Overdue) {
+            let seconds = self.now.saturating_sub(overdue.loaded_at) / 1000;
+            let why = format!("it has been loading for {seconds} s and may have come to a stop");
+            return Some(Answer::later("overdue", why, ANSWER_MS));
+        }
         if let Some(loading) = self.models.values().find(|model| model.state == State::Loading) {
             let ends = loading.loaded_at.saturating_add(u64::from(loading.reload_ms));
             let estimate_ms = ends.saturating_sub(self.now).max(UNLOAD_MS).saturating_add(u64::from(request.reload_ms));

@@ -160,9 +160,9 @@ pub struct LoadRequest {
 /// What a resident model does now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
-    /// Interactive requests that run.
+    /// Interactive requests that run, also while the model is held back.
     pub interactive: u32,
-    /// Background requests that run.
+    /// Background requests that run, also while the model is held back.
     pub background: u32,
     /// Requests that wait.
     pub waiting: u32,
@@ -272,6 +272,11 @@ pub enum Event {
         freed: Bytes,
         /// Everything that the model holds now, by kind; `None` after an unload, or when it is not known.
         holds: Option<Vec<(Kind, Bytes)>>,
+    },
+    /// An unload was withdrawn before it freed anything: the model is there and takes requests as before.
+    Kept {
+        /// Which.
+        step: StepId,
     },
     /// Something that the governor asked for could not be done.
     Failed {

@@ -149,11 +149,17 @@ impl Gauge {
 
     /// What is to be expected.
     pub(super) fn outlook(&self, sample: &Sample, clean: Bytes, config: &Config) -> Outlook {
-        let rate = u64::try_from(self.fall).unwrap_or(0);
-        Outlook {
-            spare: sample.available.saturating_sub(clean),
-            falling: Bytes(rate.saturating_mul(config.horizon_ms) / 1000),
-        }
+        Outlook { spare: sample.available.saturating_sub(clean), falling: self.falling(config.horizon_ms) }
+    }
+
+    /// What others are about to take within so many milliseconds.
+    pub(super) fn falling(&self, within_ms: u64) -> Bytes {
+        Bytes(u64::try_from(self.fall).unwrap_or(0).saturating_mul(within_ms) / 1000)
+    }
+
+    /// Whether somebody writes more than so many bytes a second to swap.
+    pub(super) const fn swaps(&self, bytes_a_second: u64) -> bool {
+        self.swap_rate >= bytes_a_second
     }
 
     /// What others take, that is: our own growth was reserved before it began, and is no trend.

@@ -4,133 +4,20 @@
 //! done, the system gets time to settle, and only then the next round begins. Victims among models are chosen by
 //! GreedyDual-Size-Frequency (Cherkasova 1998): a model is worth how often it is used times what a reload costs, per byte.
 
-use std::collections::BTreeMap;
-
 use super::{
     Governor,
-    action::{Action, Level, Rung, Throttle},
+    action::{Action, Level, Rung},
     climate,
-    event::{Activity, LoadRequest, ModelUse, StepId},
+    event::{Activity, ModelUse, StepId},
+    model::{Model, State},
 };
 use crate::{
     bytes::Bytes,
-    ledger::{Kind, Ledger, ModelDigest, ReservationId},
+    ledger::{Kind, ModelDigest},
 };
 
 /// A step for less than this is not worth its disturbance.
 const LEAST_STEP: Bytes = Bytes::mib(1);
-/// What failed is not tried again for so long, ms.
-const FAILED_RESTS_MS: u64 = 30_000;
-/// Whoever was told that a model is there has so long to begin, ms; until then it does not count as idle.
-const CLAIM_MS: u64 = 5_000;
-
-/// What a model is doing, as far as memory goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Its bytes are reserved.
-    Loading,
-    /// It is there.
-    Resident,
-    /// It was asked to go; what runs on it ends first.
-    Leaving,
-}
-
-/// One model that holds bytes.
-#[derive(Debug, Clone)]
-pub(super) struct Model {
-    pub(super) name: String,
-    pub(super) used_as: ModelUse,
-    pub(super) state: State,
-    pub(super) parts: BTreeMap<Kind, ReservationId>,
-    /// Held while it loads.
-    pub(super) transient: Option<ReservationId>,
-    pub(super) gpu: Bytes,
-    pub(super) reload_ms: u32,
-    pub(super) keep_loaded: bool,
-    pub(super) activity: Activity,
-    pub(super) loaded_at: u64,
-    pub(super) last_used: u64,
-    /// Uses, in thousandths, halved with every doubling of the clock of uses.
-    frequency: u64,
-    /// `GreedyDual`'s H.
-    value: u64,
-    /// The system was asked to drop its pages; the next use brings them back.
-    pub(super) pages_dropped: bool,
-    /// Held beyond what the ledger could take.
-    pub(super) excess: BTreeMap<Kind, Bytes>,
-    /// What was sent last.
-    pub(super) throttle: Throttle,
-    /// Until when somebody who was told that it is there may begin.
-    claimed_until: u64,
-    /// What failed and is not tried before then; `None`: to unload it.
-    rests_until: BTreeMap<Option<Rung>, u64>,
-}
-
-impl Model {
-    pub(super) fn new(request: &LoadRequest, now: u64) -> Self {
-        Self {
-            name: request.name.clone(),
-            used_as: request.used_as,
-            state: State::Loading,
-            parts: BTreeMap::new(),
-            transient: None,
-            gpu: request.need.gpu,
-            reload_ms: request.reload_ms,
-            keep_loaded: request.keep_loaded,
-            activity: Activity::default(),
-            loaded_at: now,
-            last_used: now,
-            frequency: 0,
-            value: 0,
-            pages_dropped: false,
-            excess: BTreeMap::new(),
-            throttle: Throttle::default(),
-            claimed_until: 0,
-            rests_until: BTreeMap::new(),
-        }
-    }
-
-    pub(super) const fn is_resident(&self) -> bool {
-        matches!(self.state, State::Resident)
-    }
-
-    /// Bytes of the kinds that `of` names.
-    pub(super) fn held(&self, ledger: &Ledger, of: impl Fn(Kind) -> bool) -> Bytes {
-        let bytes = |id: &ReservationId| ledger.entry(*id).map_or(Bytes::ZERO, |entry| entry.bytes);
-        self.parts.iter().filter(|(kind, _)| of(**kind)).map(|(_, id)| bytes(id)).sum()
-    }
-
-    pub(super) fn total(&self, ledger: &Ledger) -> Bytes {
-        self.held(ledger, |_| true)
-    }
-
-    /// What comes free for the system when it is gone: pages that it dropped are free already, and those of a model that
-    /// leaves are counted as free.
-    pub(super) fn frees(&self, ledger: &Ledger) -> Bytes {
-        let no_pages = self.pages_dropped || self.state == State::Leaving;
-        self.held(ledger, |kind| !(no_pages && kind.is_file_backed()))
-    }
-
-    /// Asked for by nobody: no request runs, none waits, and none is about to begin.
-    pub(super) const fn is_idle(&self, now: u64) -> bool {
-        !self.activity.is_busy() && self.activity.waiting == 0 && self.claimed_until <= now
-    }
-
-    /// Somebody is told that it is there. Asking again and again without using it keeps it only half of the time.
-    pub(super) const fn claim(&mut self, now: u64) {
-        if self.claimed_until == 0 || self.claimed_until.saturating_add(CLAIM_MS) <= now {
-            self.claimed_until = now.saturating_add(CLAIM_MS);
-        }
-    }
-
-    /// Whether `rung`, or unloading it, failed a moment ago.
-    pub(super) fn rests(&self, rung: Option<Rung>, now: u64) -> bool {
-        self.rests_until.get(&rung).is_some_and(|until| *until > now)
-    }
-    fn rest(&mut self, rung: Option<Rung>, now: u64) {
-        self.rests_until.insert(rung, now.saturating_add(FAILED_RESTS_MS));
-    }
-}
 
 /// What was asked for and not answered yet.
 #[derive(Debug, Clone)]
@@ -141,9 +28,13 @@ pub(super) struct Step {
     pub(super) expected: Bytes,
     pub(super) since: u64,
     /// The level that asked for it: a higher one does not wait for it.
-    level: Level,
+    pub(super) level: Level,
     /// Nobody answered in time. A late answer still counts.
     lost: bool,
+    /// The answers that it waits for were told to end.
+    pub(super) hurried: bool,
+    /// It is no longer wanted, and the host was told so.
+    pub(super) withdrawn: bool,
 }
 
 impl Step {
@@ -190,7 +81,7 @@ impl Governor {
         }
     }
 
-    fn is_busy(&self, digest: &ModelDigest) -> bool {
+    pub(super) fn is_busy(&self, digest: &ModelDigest) -> bool {
         self.models.get(digest).is_some_and(|model| model.activity.is_busy())
     }
 
@@ -295,7 +186,9 @@ impl Governor {
                 format!("unload {} for {expected}", model.name)
             }
         };
-        self.steps.insert(id, Step { model: digest, rung, expected, since: now, level, lost: false });
+        let step =
+            Step { model: digest, rung, expected, since: now, level, lost: false, hurried: false, withdrawn: false };
+        self.steps.insert(id, step);
         self.decide(what, why);
     }
 
@@ -425,35 +318,6 @@ impl Governor {
             self.models.iter().filter(|(id, model)| due(id, model)).map(|(id, _)| id.clone()).collect();
         for digest in digests {
             self.unload(&digest, &format!("nobody used it for {} s", limit / 1000), out);
-        }
-    }
-
-    /// A model was used: its worth rises.
-    pub(super) fn touch(&mut self, digest: &ModelDigest) {
-        let (now, inflation) = (self.now, self.inflation);
-        let Some(model) = self.models.get_mut(digest) else { return };
-        // Uses of ten minutes ago count half.
-        let halvings = (now.saturating_sub(model.last_used) / 600_000).min(63);
-        model.frequency = (model.frequency >> halvings).saturating_add(1000);
-        model.last_used = now;
-        let bytes = model.total(&self.ledger).get().max(1 << 20) >> 20;
-        model.value = inflation.saturating_add(model.frequency.saturating_mul(u64::from(model.reload_ms)) / bytes);
-        model.claimed_until = 0;
-    }
-
-    /// A model is used differently than before.
-    pub(super) fn active(&mut self, digest: &ModelDigest, activity: super::Activity) {
-        let Some(model) = self.models.get_mut(digest) else { return };
-        let now = self.now;
-        let begins = activity.is_busy() && !model.activity.is_busy();
-        let ends = !activity.is_busy() && model.activity.is_busy();
-        model.activity = activity;
-        if begins {
-            // Whoever computes reads all the weights.
-            model.pages_dropped = false;
-            self.touch(digest);
-        } else if ends {
-            model.last_used = now;
         }
     }
 

@@ -14,9 +14,11 @@
 //! | `gauge` | the pressure level, from readings |
 //! | `admit` | what may be loaded or grow, what waits, what is refused |
 //! | `room` | what can be promised, and what can be made free for it |
-//! | `residents` | what the models hold, from their promise to their end |
+//! | `residents` | what the models hold, from their promise to their end; `model` is what is remembered of one |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
+//! | `leave` | which unloads are taken back, and which answers are ended for them |
 //! | `tenants` | the leases of apps: tightening, deadlines, trust |
+//! | `strain` | which models may compute: those whose weights fit into memory |
 //! | `climate` | heat and power |
 //! | `fair` | whose turn it is |
 //! | `rules` | the named rules of the playbook |
@@ -29,11 +31,14 @@ mod event;
 mod fair;
 mod gauge;
 mod ladder;
+mod leave;
+mod model;
 pub mod record;
 mod residents;
 mod room;
 mod rules;
 mod snapshot;
+mod strain;
 mod tenants;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -52,7 +57,8 @@ use self::{
     admit::{Waiting, Wish},
     fair::Fairness,
     gauge::Gauge,
-    ladder::{Model, Step},
+    ladder::Step,
+    model::{Model, State},
     rules::Rules,
     tenants::App,
 };
@@ -163,11 +169,14 @@ impl Governor {
         );
         self.take(event, &mut out);
         self.expire_steps();
+        self.expire_loads(&mut out);
         self.serve(&mut out);
         if look {
             self.climb(&mut out);
         }
         self.let_go_of_idle(&mut out);
+        self.hold_back();
+        self.watch_leaving(&mut out);
         self.watch_deadlines(&mut out);
         self.restore(&mut out);
         self.set_throttles(&mut out);
@@ -183,6 +192,7 @@ impl Governor {
             // Nobody could answer meanwhile.
             let later = |at: &mut u64| *at = at.saturating_add(passed);
             self.steps.values_mut().for_each(|step| later(&mut step.since));
+            self.models.values_mut().filter(|model| model.is_loading()).for_each(|model| later(&mut model.loaded_at));
             self.waiting.iter_mut().for_each(|waiting| later(&mut waiting.since));
             self.apps.values_mut().for_each(|app| app.wait_longer(passed));
         }
@@ -203,6 +213,7 @@ impl Governor {
             Event::LoadFailed { model } => self.load_failed(&model),
             Event::Active { model, activity } => self.active(&model, activity),
             Event::Done { step, freed, holds } => self.done(step, freed, holds.as_deref()),
+            Event::Kept { step } => self.kept(step),
             Event::Failed { step, reason } => self.failed(step, &reason),
             Event::Lost { model } => self.forget(&model),
             Event::AppStart(start) => self.start_app(start, out),
@@ -275,9 +286,13 @@ impl Governor {
     fn set_throttles(&mut self, out: &mut Vec<Action>) {
         let fewer = self.rules.holds(Rule::RssHigh);
         let hold = self.rules.holds(Rule::SwapGrowth);
-        let wanted = climate::throttle(self.gauge.level, self.sample.as_ref(), fewer, hold, &self.config);
+        let general = climate::throttle(self.gauge.level, self.sample.as_ref(), fewer, hold, &self.config);
         for (digest, model) in &mut self.models {
-            if model.is_resident() && model.throttle != wanted {
+            let wanted =
+                Throttle { n_seq: if model.held_since.is_some() { Some(0) } else { general.n_seq }, ..general };
+            // What leaves takes nothing on any more; whether it computes is still decided here.
+            let matters = model.is_resident() || model.state == State::Leaving && model.throttle.n_seq != wanted.n_seq;
+            if matters && model.throttle != wanted {
                 model.throttle = wanted;
                 out.push(Action::Throttle { model: digest.clone(), throttle: wanted });
             }

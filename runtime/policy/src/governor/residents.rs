@@ -3,13 +3,16 @@
 use super::{
     Governor,
     action::Action,
-    event::LoadRequest,
-    ladder::{Model, State},
+    event::{Activity, LoadRequest},
+    model::{Model, State},
 };
 use crate::{
     bytes::Bytes,
     ledger::{Kind, ModelDigest, Owner},
 };
+
+/// A load has so long beside ten times what was expected, ms.
+const LOAD_LIMIT_MS: u64 = 60_000;
 
 impl Governor {
     /// Enters the promise of an admitted load, for which there is `room`.
@@ -65,7 +68,7 @@ impl Governor {
         out: &mut Vec<Action>,
     ) {
         let now = self.now;
-        let Some(model) = self.models.get_mut(digest).filter(|model| model.state == State::Loading) else { return };
+        let Some(model) = self.models.get_mut(digest).filter(|model| model.is_loading()) else { return };
         model.state = State::Resident;
         model.loaded_at = now;
         model.last_used = now;
@@ -129,6 +132,36 @@ impl Governor {
         }
     }
 
+    /// A model was used: its worth rises.
+    pub(super) fn touch(&mut self, digest: &ModelDigest) {
+        let (now, inflation) = (self.now, self.inflation);
+        let Some(model) = self.models.get_mut(digest) else { return };
+        // Uses of ten minutes ago count half.
+        let halvings = (now.saturating_sub(model.last_used) / 600_000).min(63);
+        model.frequency = (model.frequency >> halvings).saturating_add(1000);
+        model.last_used = now;
+        let bytes = model.total(&self.ledger).get().max(1 << 20) >> 20;
+        model.value = inflation.saturating_add(model.frequency.saturating_mul(u64::from(model.reload_ms)) / bytes);
+        model.claimed_until = 0;
+    }
+
+    /// A model is used differently than before.
+    pub(super) fn active(&mut self, digest: &ModelDigest, activity: Activity) {
+        let Some(model) = self.models.get_mut(digest) else { return };
+        let now = self.now;
+        let begins = activity.is_busy() && !model.activity.is_busy();
+        let ends = !activity.is_busy() && model.activity.is_busy();
+        model.activity = activity;
+        if begins {
+            // Whoever computes reads all the weights.
+            model.pages_dropped = false;
+            self.touch(digest);
+        } else if ends {
+            (model.held_since, model.fits_since) = (None, None);
+            model.last_used = now;
+        }
+    }
+
     /// Bytes that models hold and the account has no room for.
     pub(super) fn excess(&self) -> Bytes {
         self.models.values().flat_map(|model| model.excess.values().copied()).sum()
@@ -148,10 +181,33 @@ impl Governor {
     }
 
     pub(super) fn load_failed(&mut self, digest: &ModelDigest) {
-        if let Some(model) = self.models.get(digest).filter(|model| model.state == State::Loading) {
+        if let Some(model) = self.models.get(digest).filter(|model| model.is_loading()) {
             let what = format!("{} did not load", model.name);
             self.decide(what, "its bytes are free again");
             self.release(digest);
+        }
+    }
+
+    /// A load that takes ten times as long as expected, and a minute more, holds up no other one any longer. Its bytes stay
+    /// reserved: they may be held, and whoever loads it may still come to an end.
+    pub(super) fn expire_loads(&mut self, out: &mut Vec<Action>) {
+        let now = self.now;
+        let late = |model: &&mut Model| {
+            let limit = u64::from(model.reload_ms).saturating_mul(10).saturating_add(LOAD_LIMIT_MS);
+            model.state == State::Loading && now.saturating_sub(model.loaded_at) >= limit
+        };
+        let mut messages = Vec::new();
+        for model in self.models.values_mut().filter(late) {
+            model.state = State::Overdue;
+            let (seconds, expected) = (now.saturating_sub(model.loaded_at) / 1000, model.reload_ms.div_ceil(1000));
+            messages.push(format!(
+                "{} has been loading for {seconds} s, {expected} s were expected; its bytes stay reserved and other models are loaded meanwhile. Look whether its disk answers, or start Locara again",
+                model.name
+            ));
+        }
+        for message in messages {
+            self.decide("gave up waiting for a load", message.clone());
+            out.push(Action::Tell { message });
         }
     }
 

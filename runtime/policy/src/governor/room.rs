@@ -7,7 +7,7 @@ use super::{
     Governor,
     action::{Action, Recovery, Refusal},
     admit::{ANSWER_MS, Answer, UNLOAD_MS, clamp},
-    ladder::Model,
+    model::Model,
 };
 use crate::{
     bytes::Bytes,

@@ -6,7 +6,7 @@ use super::{
     Governor,
     action::{Decision, Level},
     event::{Activity, ModelUse},
-    ladder::State,
+    model::State,
 };
 use crate::{
     bytes::Bytes,
@@ -35,7 +35,7 @@ pub struct ModelView {
     pub digest: String,
     /// What it is for.
     pub used_as: ModelUse,
-    /// `loading`, `resident` or `leaving`.
+    /// `loading`, `overdue` (it loads for much longer than expected), `resident` or `leaving`.
     pub state: String,
     /// Everything it holds.
     pub bytes: Bytes,
@@ -144,6 +144,7 @@ pub(super) fn take(governor: &Governor) -> Snapshot {
         used_as: model.used_as,
         state: match model.state {
             State::Loading => "loading",
+            State::Overdue => "overdue",
             State::Resident => "resident",
             State::Leaving => "leaving",
         }

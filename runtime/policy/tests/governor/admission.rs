@@ -5,7 +5,7 @@ use locara_policy::{
     governor::{Action, Class, Event, KernelLevel, Level, Need, Recovery},
 };
 
-use super::world::{SECOND, World, app, digest, given_back};
+use super::world::{MINUTE, SECOND, World, app, digest, given_back};
 
 #[test]
 fn what_fits_is_admitted_at_once_and_what_never_fits_is_refused_with_the_numbers() {
@@ -414,4 +414,29 @@ fn interactive_goes_before_background_and_the_less_served_app_first() {
         .collect();
     assert_eq!(admitted, ["fg-modest", "fg-greedy", "bg"]);
     assert_eq!(world.level(), Level::Normal);
+}
+
+#[test]
+fn a_load_that_is_never_reported_holds_up_no_other_one_and_keeps_its_bytes() {
+    let mut world = World::new();
+    world.load_ms = 60 * MINUTE;
+    let request = world.request("lost", Bytes::gib(2), Bytes::mib(100));
+    let limit = u64::from(request.reload_ms) * 10 + MINUTE;
+    world.ask(request);
+    let seen = world.run(limit - SECOND);
+    assert!(!seen.iter().any(|action| matches!(action, Action::Tell { .. })), "{seen:?}");
+    let seen = world.run(2 * SECOND);
+    assert_eq!(seen.iter().filter(|action| matches!(action, Action::Tell { .. })).count(), 1, "{seen:?}");
+    // The daemon works on something else than the load that is lost.
+    world.loading = None;
+    world.load_ms = SECOND;
+    let other = world.load("other", Bytes::gib(2), Bytes::mib(100));
+    assert!(world.is_admitted(other));
+    let held = world.governor.ledger().held();
+    assert!(held > Bytes::gib(4), "{held}: it may hold its bytes");
+    world.run(2 * SECOND);
+    let again = world.load("lost", Bytes::gib(2), Bytes::mib(100));
+    assert!(!world.answers.contains_key(&again), "it may still end");
+    world.send(Event::Loaded { model: digest("lost"), holds: vec![(Kind::WeightsMapped, Bytes::gib(2))], took_ms: 9 });
+    assert!(world.is_joined(again), "late, and there");
 }

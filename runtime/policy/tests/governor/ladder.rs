@@ -106,8 +106,7 @@ fn keep_loaded_is_honoured_at_tight_and_overridden_at_critical() {
 fn critical_takes_all_that_is_idle_and_lets_answers_finish() {
     let mut world = furnished();
     world.active("chat", |activity| activity.interactive = 1);
-    world.leave(Bytes::mib(300));
-    let seen = given_back(&world.read());
+    let seen = given_back(&world.leave_calmly(Bytes::mib(300)));
     assert!(seen.contains(&"unload embedder".to_owned()), "{seen:?}");
     assert!(seen.contains(&"unload chat".to_owned()), "it goes when it has finished: {seen:?}");
     assert!(seen.contains(&"prompt cache of chat".to_owned()), "its rungs do not wait for the answer: {seen:?}");

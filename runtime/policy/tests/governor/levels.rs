@@ -173,8 +173,7 @@ fn critical_is_left_while_a_busy_model_keeps_its_pages() {
     let mut world = World::new();
     world.settled("chat", Bytes::gib(5), Bytes::mib(100));
     world.active("chat", |activity| activity.interactive = 1);
-    world.leave(Bytes::mib(300));
-    world.read();
+    world.leave_calmly(Bytes::mib(300));
     assert_eq!(world.level(), Level::Critical);
     // Plenty is available, though less than the weights: that is tight, not critical.
     world.leave(Bytes::gib(5));

@@ -37,7 +37,7 @@ fn class() -> impl Strategy<Value = Class> {
     select(vec![Class::Interactive, Class::Background])
 }
 fn kernel() -> impl Strategy<Value = KernelLevel> {
-    select(vec![KernelLevel::Normal, KernelLevel::Warning, KernelLevel::Critical])
+    select(vec![KernelLevel::Normal, KernelLevel::Stalled, KernelLevel::Warning, KernelLevel::Critical])
 }
 fn thermal() -> impl Strategy<Value = Option<Thermal>> {
     select(vec![None, Some(Thermal::Nominal), Some(Thermal::Fair), Some(Thermal::Serious), Some(Thermal::Critical)])
@@ -364,6 +364,7 @@ fn nonsense() -> impl Strategy<Value = Event> {
         2 => (model(), activity).prop_map(|(model, activity)| Event::Active { model, activity }),
         1 => (ticket(), model(), bytes()).prop_map(|(ticket, model, kv)| Event::Grow { ticket, model, kv }),
         3 => (step(), bytes(), prop::option::of(parts())).prop_map(|(step, freed, holds)| Event::Done { step, freed, holds }),
+        1 => step().prop_map(|step| Event::Kept { step }),
         1 => step().prop_map(|step| Event::Failed { step, reason: "no".to_owned() }),
         1 => model().prop_map(|model| Event::Lost { model }),
         2 => (ticket(), of(), bytes(), bytes(), class(), any::<bool>()).prop_map(

@@ -75,6 +75,8 @@ pub(crate) struct World {
     next_ticket: u64,
     pub(crate) load_ms: u64,
     pub(crate) step_ms: u64,
+    /// Models that were told to pause.
+    pub(crate) held: BTreeSet<ModelDigest>,
     /// Steps are not answered.
     pub(crate) deaf: bool,
 }
@@ -106,6 +108,7 @@ impl World {
             next_ticket: 1,
             load_ms: 2 * SECOND,
             step_ms: 100,
+            held: BTreeSet::new(),
             deaf: false,
         };
         world.read();
@@ -196,9 +199,15 @@ impl World {
             Event::Done { step, holds: None, .. } => {
                 if let Some((model, _)) = self.unloads.remove(step) {
                     self.models.remove(&model);
+                    self.held.remove(&model);
                 }
             }
             Event::LoadFailed { .. } => self.loading = None,
+            // Answers were ended for an unload.
+            Event::Active { model, .. } => {
+                let name = model.0.clone();
+                return self.active(&name, |activity| (activity.interactive, activity.background) = (0, 0));
+            }
             _ => {}
         }
         self.send(event)
@@ -218,24 +227,29 @@ impl World {
             Event::Cancel { ticket } => {
                 self.open.remove(ticket);
             }
-            Event::Done { step, .. } | Event::Failed { step, .. } => {
+            Event::Done { step, .. } | Event::Failed { step, .. } | Event::Kept { step } => {
                 self.unloads.remove(step);
             }
             Event::Lost { model } => {
                 self.unloads.retain(|_, (leaving, _)| leaving != model);
                 self.models.remove(model);
+                self.held.remove(model);
             }
             _ => {}
         }
         if let Event::Load(request) = &event {
             self.loads.insert(request.ticket, request.clone());
         }
+        let is_reading = matches!(event, Event::Sample(_));
         let actions = self.governor.handle(self.now, event);
         for action in &actions {
             self.actions.push((self.now, action.clone()));
             self.carry_out(action);
         }
         self.check();
+        if is_reading && !self.governor.config().wires_weights {
+            self.check_that_what_computes_fits();
+        }
         actions
     }
 
@@ -261,6 +275,22 @@ impl World {
                 if !self.deaf {
                     let event = self.reclaim(*step, model, *rung);
                     self.pending.push((self.now + self.step_ms, event));
+                }
+            }
+            Action::Keep { step, model } if !self.deaf => {
+                if let Some(fake) = self.models.get_mut(model).filter(|fake| fake.leaving == Some(*step)) {
+                    fake.leaving = None;
+                    self.pending.push((self.now + self.step_ms, Event::Kept { step: *step }));
+                }
+            }
+            Action::Hurry { model, .. } if !self.deaf => {
+                let ended = Event::Active { model: model.clone(), activity: Activity::default() };
+                self.pending.push((self.now + self.step_ms, ended));
+            }
+            Action::Throttle { model, throttle } => {
+                self.held.remove(model);
+                if throttle.n_seq == Some(0) {
+                    self.held.insert(model.clone());
                 }
             }
             Action::Unload { step, model, .. } => {
@@ -345,6 +375,15 @@ impl World {
             u128::from(floor.saturating_sub(ledger.of(&Owner::App(id.clone()), Kind::GuestMemory)).get())
         });
         assert!(sum + guaranteed.sum::<u128>() <= u128::from(ledger.cap().get()), "guarantees are covered");
+    }
+
+    /// No page of weights that are read for each token has to be read from disk again, or pushes others into swap.
+    fn check_that_what_computes_fits(&self) {
+        let computes = |(digest, fake): &(&ModelDigest, &Fake)| fake.activity.is_busy() && !self.held.contains(*digest);
+        let of = |fake: &Fake| fake.holds.get(&Kind::WeightsMapped).copied().unwrap_or_default();
+        let read: Bytes = self.models.iter().filter(computes).map(|(_, fake)| of(fake)).sum();
+        let available = self.available();
+        assert!(read <= available, "{read} of weights are computed with, {available} are available");
     }
 
     pub(crate) fn ticket(&mut self) -> TicketId {

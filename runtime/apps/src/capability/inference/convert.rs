@@ -167,7 +167,8 @@ pub(super) fn prefill_event(done: u32, total: u32) -> wit::Event {
 pub(super) fn completion(completion: &api::Completion, model: String) -> wit::Completion {
     let stop = match &completion.stop {
         api::StopReason::End => wit::StopReason::End,
-        api::StopReason::MaxTokens => wit::StopReason::MaxTokens,
+        // Cut off either way; the interface is frozen.
+        api::StopReason::MaxTokens | api::StopReason::Repetition { .. } => wit::StopReason::MaxTokens,
         api::StopReason::StopSequence(text) => wit::StopReason::StopSequence(text.clone()),
         api::StopReason::ToolCalls => wit::StopReason::ToolCalls,
         api::StopReason::Cancelled => wit::StopReason::Cancelled,

@@ -181,14 +181,12 @@ impl InferenceAccess<'_> {
             .or_else(|| self.policy.allowed.max_tokens(conversation.role()))
             .unwrap_or(DEFAULT_MAX_TOKENS);
         let request = api::Request {
-            session: None,
-            prompt: Prompt::Chat { messages, tools: ask.tools, tool_choice: ask.tool_choice },
             max_tokens,
             stop: ask.stop,
             sampling: ask.sampling,
             constraint: ask.constraint,
-            ignore_eos: false,
             class: convert::class(self.policy.allowed.class),
+            ..api::Request::new(Prompt::Chat { messages, tools: ask.tools, tool_choice: ask.tool_choice })
         };
         let talk = conversation.clone();
         let start: Start = Box::new(move || {
@@ -213,7 +211,7 @@ impl InferenceAccess<'_> {
             all.extend(convert::messages(messages)?);
             let engine = conversation.model().await?;
             let prompt = Prompt::Chat { messages: all, tools: Vec::new(), tool_choice: ToolChoice::Auto };
-            reply(engine.count_tokens(prompt)).await
+            reply(engine.tokenize(prompt)).await.map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX))
         })
     }
 

@@ -241,6 +241,8 @@ impl Pump {
             api::Event::Text(text) => wit::Event::Text(text),
             api::Event::Thinking(text) => wit::Event::Thinking(text),
             api::Event::Prefill { done, total } => prefill_event(done, total),
+            // Apps cannot ask for it.
+            api::Event::Token(_) => return,
             api::Event::ToolCall(call) => {
                 self.tool_calls += 1;
                 tool_call_event(self.tool_calls - 1, call)

@@ -3,7 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use super::{Actor, Admit, Class, EngineError, Event, Prepared, Sequence, SessionId, Token, Waiting};
-use crate::api::{Completion, Message, Speaker, StopReason, Usage};
+use crate::{
+    api::{Completion, Message, Speaker, StopReason, Usage},
+    llama::sessions::{MIN_SHARED, shared},
+};
 
 /// Interactive requests that may be admitted before a background request that waits. Then it is its turn.
 const AGING: u32 = 8;
@@ -42,7 +45,13 @@ impl Actor {
         }
         let (id, ephemeral) = match prepared.session {
             Some(id) => (id, false),
-            None => (self.sessions.open()?, true),
+            None => {
+                let id = self.sessions.open()?;
+                if let Some(number) = prepared.reuse {
+                    self.sessions.leave_for(id, number);
+                }
+                (id, prepared.reuse.is_none())
+            }
         };
         let session = self.sessions.get_mut(id)?;
         if session.busy {
@@ -112,7 +121,7 @@ impl Actor {
     }
 
     fn has_place(&self) -> bool {
-        let places = self.throttle.n_seq.map_or(self.options.n_seq_max, |n| n.clamp(1, self.options.n_seq_max));
+        let places = self.throttle.n_seq.map_or(self.options.n_seq_max, |n| n.min(self.options.n_seq_max));
         self.running.iter().filter(|s| s.is_active()).count() < places as usize
     }
 
@@ -162,12 +171,24 @@ impl Actor {
     /// Admits a request of the queue. False if there is no room for it yet.
     fn start(&mut self, at: usize) -> bool {
         let (session, need) = (self.waiting[at].session, self.need(&self.waiting[at].prepared));
+        if self.held_cells() + need > self.context.kv_cells() as usize {
+            return false;
+        }
+        let prepared = &self.waiting[at].prepared;
+        if let (Some(number), None) = (prepared.reuse, prepared.session) {
+            // Before room is made: what is taken over need not give way, and is not counted twice.
+            self.sessions.take_over(session, number, &prepared.tokens);
+        }
         let Some(seq) = self.make_room(session, need) else { return false };
         let Some(Waiting { session, ephemeral, mut prepared }) = self.waiting.remove(at) else { return false };
         self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         prepared.max_tokens = self.max_tokens(&prepared);
         self.took(prepared.class);
-        let n_past = self.reuse(session, seq, &prepared.tokens);
+        let own = prepared.session.is_none().then_some(prepared.reuse).flatten();
+        let n_past = match (self.reuse(session, seq, &prepared.tokens), own) {
+            (0, Some(number)) => self.begin_alike(session, seq, number, &prepared.tokens),
+            (n, _) => n,
+        };
         match Sequence::new(prepared, session, ephemeral, seq, n_past, &self.model) {
             Some(sequence) => self.running.push(sequence),
             None => {
@@ -227,13 +248,34 @@ impl Actor {
         (self.context.kv_cells() as usize).saturating_sub(taken)
     }
 
+    /// Shares the cells of the session or running request of the same number that begins most like the prompt, and returns
+    /// how many tokens that are.
+    fn begin_alike(&mut self, session: SessionId, seq: i32, number: u64, prompt: &[Token]) -> usize {
+        if self.context.is_recurrent() {
+            // Its state is that of the end, and cannot be cut back to the part that is shared.
+            return 0;
+        }
+        let running = self.running.iter().filter(|s| s.reuse == Some(number) && !s.parked && s.session != session);
+        let running = running.map(|s| (s.seq, shared(&s.tokens[..s.n_past], prompt)));
+        let idle = self.sessions.begins_alike(session, number, prompt);
+        let most = prompt.len().saturating_sub(1);
+        let Some((from, n)) = running.chain(idle).max_by_key(|(_, n)| *n).filter(|(_, n)| *n >= MIN_SHARED) else {
+            return 0;
+        };
+        let n = n.min(most);
+        self.context.share(from, seq);
+        if self.context.truncate(seq, n) {
+            return n;
+        }
+        self.context.clear(seq);
+        0
+    }
+
     /// Brings back what the session had computed, cuts it back to what the prompt shares with it, and returns how many
     /// tokens that is.
     fn reuse(&mut self, session: SessionId, seq: i32, prompt: &[Token]) -> usize {
         // The last prompt token is always computed: its logits are wanted.
-        let shared = |held: &[Token]| {
-            held.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(prompt.len().saturating_sub(1))
-        };
+        let shared = |held: &[Token]| shared(held, prompt).min(prompt.len().saturating_sub(1));
         let mut held = self.sessions.get_mut(session).map(|s| std::mem::take(&mut s.tokens)).unwrap_or_default();
         let restores = held.is_empty();
         if restores {
