@@ -1,0 +1,7 @@
+//! The HTTP layer over real sockets, in front of the real engine with the embedded model.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod access;
+mod document;
+mod host;
+mod openai_chat;
