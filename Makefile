@@ -53,7 +53,7 @@ apps: setup
 
 ## Writes the files that are generated from the code
 generate: setup
-	@$(RUN) cargo run --quiet -p locara-manifest --example schema > manifests/schema/locara.schema.json
+	@$(RUN) cargo run --quiet --release -p locara-manifest --example schema manifests/schema
 
 ## Fuzzes the two parsers of foreign files for a minute each
 fuzz: setup
