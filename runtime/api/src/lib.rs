@@ -7,19 +7,20 @@
 //! This crate must never read a path that a request names, log a prompt unless the owner asks for it, keep a key in the
 //! clear, or hold a queue without a bound. It knows no llama.cpp and no Wasm.
 
-#![allow(dead_code, reason = "the other dialects use the rest")]
-
 mod access;
 mod admin;
 mod answering;
+mod anthropic;
 mod body;
 mod config;
+mod embedding;
 mod fault;
 mod health;
 mod host;
+mod logprobs;
 mod meters;
+mod ollama;
 mod openai;
-mod repetition;
 mod stream;
 mod text;
 mod wish;
@@ -127,6 +128,8 @@ struct Document;
 fn described() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(openai::routes())
+        .merge(anthropic::routes())
+        .merge(ollama::routes())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .merge(admin::routes())
@@ -146,7 +149,7 @@ impl MakeRequestId for FreshId {
 
 /// Counts responses and names the server: whoever gets a strange answer can see who gave it.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of(&request);
     let mut response = next.run(request).await;
     api.meters().request(dialect, response.status().as_u16());
     if let Ok(server) = HeaderValue::from_str(&format!("locara/{}", api.config().version)) {

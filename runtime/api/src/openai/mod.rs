@@ -2,7 +2,7 @@
 
 mod chat;
 mod encode;
-mod message;
+pub(crate) mod message;
 mod models;
 
 use serde::Serialize;
@@ -30,6 +30,7 @@ const NAMES: Names = Names {
     stop: "stop",
     messages: "messages",
     repeat_penalty: "repetition_penalty",
+    logprobs: "top_logprobs",
 };
 
 /// Counts of a request.
@@ -41,6 +42,7 @@ struct Usage {
     completion_tokens: u32,
     total_tokens: u32,
     prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
 }
 
 /// More about the prompt.
@@ -48,6 +50,13 @@ struct Usage {
 struct PromptDetails {
     /// Tokens that were not computed again.
     cached_tokens: u32,
+}
+
+/// More about the answers.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+struct CompletionDetails {
+    /// Tokens that were reasoning.
+    reasoning_tokens: u32,
 }
 
 impl Usage {
@@ -60,6 +69,7 @@ impl Usage {
                 usage.prompt_tokens_details.cached_tokens += ending.usage.cached_tokens;
             }
             usage.completion_tokens += ending.usage.output_tokens;
+            usage.completion_tokens_details.reasoning_tokens += ending.usage.thinking_tokens;
         }
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
         usage
