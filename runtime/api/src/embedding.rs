@@ -69,7 +69,6 @@ fn normalise(vector: &mut [f32]) {
 }
 
 /// How alike two vectors of unit length are, -1 to 1.
-#[allow(dead_code, reason = "rerank comes next")]
 pub(crate) fn similarity(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

@@ -59,6 +59,7 @@ struct Inner {
     config: Config,
     meters: Meters,
     health: Health,
+    responses: openai::Store,
 }
 
 impl std::fmt::Debug for Api {
@@ -70,7 +71,13 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// A layer in front of `host`. Nothing is bound or started.
     pub fn new(host: Arc<dyn Host>, config: Config) -> Self {
-        Self(Arc::new(Inner { host, config, meters: Meters::new(), health: Health::default() }))
+        Self(Arc::new(Inner {
+            host,
+            config,
+            meters: Meters::new(),
+            health: Health::default(),
+            responses: openai::Store::default(),
+        }))
     }
 
     /// All routes with their guards, to be served by `axum::serve`, or to be put beside other routes.
@@ -104,6 +111,10 @@ impl Api {
 
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
+    }
+
+    pub(crate) fn responses(&self) -> &openai::Store {
+        &self.0.responses
     }
 
     pub(crate) fn health(&self) -> &Health {

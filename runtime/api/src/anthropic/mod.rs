@@ -47,6 +47,7 @@ struct MessageAnswer {
 
 /// Counts of a request. Tokens that were not computed again count apart.
 #[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+#[schema(as = AnthropicUsage)]
 struct Usage {
     input_tokens: u32,
     cache_creation_input_tokens: u32,

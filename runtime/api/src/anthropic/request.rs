@@ -45,6 +45,7 @@ pub(super) struct MessagesRequest {
 
 /// One turn.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AnthropicTurn)]
 struct Turn {
     /// `user`, `assistant` or `system`.
     role: String,
@@ -55,6 +56,7 @@ struct Turn {
 
 /// A block of a turn: `text`, `tool_use`, `tool_result`, `thinking`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(as = AnthropicBlock)]
 struct Block {
     r#type: String,
     text: Option<String>,
@@ -69,6 +71,7 @@ struct Block {
 
 /// A block in the result of a tool.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[schema(as = AnthropicResultBlock)]
 struct ResultBlock {
     r#type: String,
     text: Option<String>,
@@ -76,6 +79,7 @@ struct ResultBlock {
 
 /// A tool that is offered.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AnthropicOfferedTool)]
 struct OfferedTool {
     /// `custom`, or nothing.
     r#type: Option<String>,
@@ -87,6 +91,7 @@ struct OfferedTool {
 
 /// Whether tools may or must be called.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AnthropicChoice)]
 struct Choice {
     /// `auto`, `any`, `tool` or `none`.
     r#type: String,
@@ -96,6 +101,7 @@ struct Choice {
 
 /// How much the model may reason.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AnthropicThinkingConfig)]
 struct ThinkingConfig {
     /// `disabled` is none, `enabled` is up to the budget; anything else leaves it to the model.
     r#type: String,
@@ -105,12 +111,14 @@ struct ThinkingConfig {
 
 /// What the answer must look like.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AnthropicOutputConfig)]
 struct OutputConfig {
     format: Option<OutputFormat>,
 }
 
 /// A JSON Schema for the answer.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = AnthropicOutputFormat)]
 struct OutputFormat {
     /// `json_schema`.
     r#type: String,

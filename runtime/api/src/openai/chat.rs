@@ -81,7 +81,13 @@ pub(crate) struct ChatRequest {
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 pub(crate) struct StreamOptions {
     /// A last chunk with the counts.
-    pub(crate) include_usage: Option<bool>,
+    include_usage: Option<bool>,
+}
+
+impl StreamOptions {
+    pub(super) fn include_usage(self) -> bool {
+        self.include_usage == Some(true)
+    }
 }
 
 /// An answer, whole.
@@ -170,7 +176,7 @@ pub(crate) async fn chat_completions(
     Body(request): Body<ChatRequest>,
 ) -> Result<Response, Fault> {
     let streams = request.stream == Some(true);
-    let include_usage = request.stream_options.and_then(|options| options.include_usage) == Some(true);
+    let include_usage = request.stream_options.is_some_and(StreamOptions::include_usage);
     let (model, wish) = request.wish()?;
     let n = wish.answers();
     let keep_alive = api.config().keep_alive;

@@ -1,10 +1,15 @@
 //! OpenAI's dialect: `/v1/…`.
 
 mod chat;
+mod completions;
+mod embeddings;
 mod encode;
 pub(crate) mod message;
 mod models;
+mod responses;
+mod tokens;
 
+pub(crate) use responses::Store;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,6 +24,14 @@ use crate::{
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(chat::chat_completions))
+        .routes(routes!(tokens::chat_input_tokens))
+        .routes(routes!(completions::completions))
+        .routes(routes!(embeddings::embeddings))
+        .routes(routes!(embeddings::rerank))
+        .routes(routes!(tokens::tokenize))
+        .routes(routes!(tokens::detokenize))
+        .merge(responses::routes())
+        .routes(routes!(tokens::response_input_tokens))
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve, models::delete))
 }

@@ -7,3 +7,5 @@ mod document;
 mod host;
 mod ollama;
 mod openai_chat;
+mod openai_rest;
+mod owner;
