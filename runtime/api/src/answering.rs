@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use locara_engine::{EngineError, Event, Generation, SharedEngine, StopReason, Token, ToolCall, Usage};
+use locara_engine::{
+    EngineError, Event, Generation, Prompt, Reply, SharedEngine, StopReason, TokenLogprobs, ToolCall, Usage,
+};
 
 use crate::{
     Api,
@@ -19,7 +21,6 @@ use crate::{
     fault::Fault,
     host::{Ask, ModelState, Refusal, Served},
     meters::{Outcome, Tracked},
-    repetition::RepetitionGuard,
     wish::Wish,
 };
 
@@ -34,6 +35,8 @@ pub(crate) enum Piece {
         done: u32,
         total: u32,
     },
+    /// A token was drawn, if logprobs were asked for; its text comes afterwards.
+    Token(TokenLogprobs),
     Text(String),
     Thinking(String),
     Call(ToolCall),
@@ -46,10 +49,10 @@ pub(crate) enum Piece {
 pub(crate) struct Ending {
     pub(crate) reason: Reason,
     pub(crate) usage: Usage,
-    /// Tokens of the answer.
-    pub(crate) tokens: Vec<Token>,
     /// The whole length went into reasoning: there is no text.
     pub(crate) thinking_exhausted: bool,
+    /// The bound that was reached is the context's, not the request's.
+    pub(crate) context_exhausted: bool,
 }
 
 /// Why an answer ended.
@@ -67,12 +70,11 @@ pub(crate) enum Reason {
 struct Choice {
     /// `None` once it has ended.
     generation: Option<Generation>,
-    guard: RepetitionGuard,
-    /// It was stopped by us, and why. What still comes is not passed on.
-    cut: Option<Reason>,
+    /// It has called a tool and may not call another one: it was cancelled, and what still comes is not passed on.
+    cut: bool,
     /// The bound was lowered to what the context leaves.
     shrunk: bool,
-    thought: bool,
+    /// It said something beside its reasoning.
     spoke: bool,
 }
 
@@ -89,6 +91,8 @@ pub(crate) struct Answering {
     choices: Vec<Choice>,
     /// The answer to look at first, so that none waits for the others.
     turn: usize,
+    /// How far the first prompt is computed, in tokens.
+    pub(crate) progress: Option<(u32, u32)>,
     /// Pieces that came while [`Api::answer`] looked how it goes.
     early: VecDeque<(usize, Piece)>,
     tracked: Tracked,
@@ -100,6 +104,8 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     pub(crate) thinking: String,
     pub(crate) calls: Vec<ToolCall>,
+    /// Empty unless logprobs were asked for.
+    pub(crate) tokens: Vec<TokenLogprobs>,
     /// There is one in what [`Answering::collect`] returns.
     pub(crate) ending: Option<Ending>,
 }
@@ -166,6 +172,17 @@ impl Api {
     }
 }
 
+/// What an engine answers; one that stops first is said to have stopped.
+pub(crate) async fn reply<T>(reply: Reply<T>) -> Result<T, Fault> {
+    Ok(reply.await.unwrap_or(Err(EngineError::Stopped))?)
+}
+
+/// Tokens of a prompt, template included.
+pub(crate) async fn count(served: &Served, prompt: Prompt) -> Result<u32, Fault> {
+    let tokens = reply(served.engine.tokenize(prompt)).await?;
+    Ok(u32::try_from(tokens.len()).unwrap_or(u32::MAX))
+}
+
 /// Names longer than this are like no other, and comparing them takes quadratic time.
 fn clipped(name: &str) -> String {
     name.chars().take(128).collect::<String>().to_lowercase()
@@ -183,17 +200,16 @@ impl Answering {
             caller: caller.clone(),
             choices: Vec::new(),
             turn: 0,
+            progress: None,
             early: VecDeque::new(),
             wish,
         };
         for index in 0..answering.wish.answers() {
-            let request = answering.wish.request(index, &answering.defaults, answering.caller.class);
+            let request = answering.wish.request(index, &answering.defaults, &answering.caller);
             answering.choices.push(Choice {
                 generation: Some(answering.engine.submit(request)),
-                guard: RepetitionGuard::default(),
-                cut: None,
+                cut: false,
                 shrunk: false,
-                thought: false,
                 spoke: false,
             });
         }
@@ -244,10 +260,10 @@ impl Answering {
             })
         })
         .await
-        .inspect(|next| {
-            if let Ok((_, Piece::End(ending))) = next {
-                self.tracked.ended(ending);
-            }
+        .inspect(|next| match next {
+            Ok((_, Piece::End(ending))) => self.tracked.ended(ending),
+            Ok((0, Piece::Prefill { done, total })) => self.progress = Some((*done, *total)),
+            _ => {}
         })
     }
 
@@ -296,6 +312,7 @@ impl Answer {
     pub(crate) fn push(&mut self, piece: Piece) {
         match piece {
             Piece::Prefill { .. } => {}
+            Piece::Token(token) => self.tokens.push(token),
             Piece::Text(text) => self.text.push_str(&text),
             Piece::Thinking(text) => self.thinking.push_str(&text),
             Piece::Call(call) => self.calls.push(call),
@@ -319,71 +336,55 @@ fn take(
     defaults: &Defaults,
     caller: &Caller,
 ) -> Option<Result<Piece, EngineError>> {
-    let said = choice.cut.is_none();
-    match event {
-        Event::Prefill { done, total } => Some(Ok(Piece::Prefill { done, total })),
-        Event::Text(text) if said => {
+    let piece = match event {
+        Event::Prefill { done, total } => Piece::Prefill { done, total },
+        Event::Token(_) | Event::Text(_) | Event::Thinking(_) | Event::ToolCall(_) if choice.cut => return None,
+        Event::Token(token) => Piece::Token(token),
+        Event::Text(text) => {
             choice.spoke |= !text.trim().is_empty();
-            choice.watch(&text, engine);
-            Some(Ok(Piece::Text(text)))
+            Piece::Text(text)
         }
-        Event::Thinking(text) if said => {
-            choice.thought = true;
-            choice.watch(&text, engine);
-            Some(Ok(Piece::Thinking(text)))
-        }
-        Event::ToolCall(call) if said => {
+        Event::Thinking(text) => Piece::Thinking(text),
+        Event::ToolCall(call) => {
             choice.spoke = true;
             if wish.one_call {
-                choice.stop(Reason::ToolCalls, engine);
+                choice.cut = true;
+                // Its end still comes, with the counts.
+                choice.generation.iter().for_each(|generation| engine.cancel(generation.id));
             }
-            Some(Ok(Piece::Call(call)))
+            Piece::Call(call)
         }
-        Event::Text(_) | Event::Thinking(_) | Event::ToolCall(_) => None,
         // The bound is what the client can bear, not what it needs: the prompt fits, so the answer gets the rest.
         Event::Done(Err(EngineError::ContextOverflow { prompt_tokens, n_ctx, .. }))
             if prompt_tokens < n_ctx && !choice.shrunk =>
         {
             choice.shrunk = true;
-            let mut request = wish.request(at, defaults, caller.class);
+            let mut request = wish.request(at, defaults, caller);
             request.max_tokens = n_ctx - prompt_tokens;
             choice.generation = Some(engine.submit(request));
-            None
+            return None;
         }
         Event::Done(Err(error)) => {
             choice.generation = None;
-            Some(Err(error))
+            return Some(Err(error));
         }
         Event::Done(Ok(completion)) => {
             choice.generation = None;
-            let reason = match (choice.cut.take(), completion.stop) {
-                (Some(cut), _) => cut,
-                (None, StopReason::End) => Reason::End,
-                (None, StopReason::MaxTokens) => Reason::MaxTokens,
-                (None, StopReason::StopSequence(stop)) => Reason::StopSequence(stop),
-                (None, StopReason::ToolCalls) => Reason::ToolCalls,
+            let reason = match completion.stop {
+                _ if choice.cut => Reason::ToolCalls,
+                StopReason::End => Reason::End,
+                StopReason::MaxTokens => Reason::MaxTokens,
+                StopReason::StopSequence(stop) => Reason::StopSequence(stop),
+                StopReason::ToolCalls => Reason::ToolCalls,
+                StopReason::Repetition { .. } => Reason::Repetition,
                 // Not by us: the host took the answer away.
-                (None, StopReason::Cancelled) => return Some(Err(EngineError::Stopped)),
+                StopReason::Cancelled => return Some(Err(EngineError::Stopped)),
             };
-            let thinking_exhausted = reason == Reason::MaxTokens && choice.thought && !choice.spoke;
-            let (usage, tokens) = (completion.usage, completion.tokens);
-            Some(Ok(Piece::End(Ending { reason, usage, tokens, thinking_exhausted })))
+            let usage = completion.usage;
+            let thinking_exhausted = reason == Reason::MaxTokens && usage.thinking_tokens > 0 && !choice.spoke;
+            let context_exhausted = reason == Reason::MaxTokens && choice.shrunk;
+            Piece::End(Ending { reason, usage, thinking_exhausted, context_exhausted })
         }
-    }
-}
-
-impl Choice {
-    fn watch(&mut self, text: &str, engine: &SharedEngine) {
-        if self.guard.push(text) {
-            self.stop(Reason::Repetition, engine);
-        }
-    }
-
-    /// Stops the answer; its end still comes, with the counts.
-    fn stop(&mut self, why: Reason, engine: &SharedEngine) {
-        self.cut = Some(why);
-        if let Some(generation) = &self.generation {
-            engine.cancel(generation.id);
-        }
-    }
+    };
+    Some(Ok(piece))
 }

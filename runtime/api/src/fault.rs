@@ -165,19 +165,31 @@ impl Fault {
     /// The body in a dialect.
     pub(crate) fn body(&self, dialect: Dialect) -> Value {
         let code = self.kind.code();
-        let mut error = match dialect {
-            Dialect::OpenAi => json!({"message": self.message, "type": self.kind.openai_type(), "param": self.param,
-                "code": code}),
-            Dialect::Anthropic => json!({"type": self.kind.anthropic_type(), "message": self.message, "code": code}),
-            Dialect::Ollama => json!({"error": self.message, "code": code}),
-        };
-        if let (Some(numbers), Some(error)) = (&self.numbers, error.as_object_mut()) {
-            error.insert("numbers".into(), Value::Object((**numbers).clone()));
-        }
+        let numbers = self.numbers.as_ref().map(|numbers| Value::Object((**numbers).clone()));
         match dialect {
-            Dialect::OpenAi => json!({ "error": error }),
-            Dialect::Anthropic => json!({"type": "error", "error": error}),
-            Dialect::Ollama => error,
+            Dialect::OpenAi => {
+                let mut error = json!({"message": self.message, "type": self.kind.openai_type(), "param": self.param,
+                    "code": code});
+                if let Some(numbers) = numbers {
+                    error["numbers"] = numbers;
+                }
+                json!({ "error": error })
+            }
+            Dialect::Anthropic => {
+                let mut details = json!({ "error_code": code });
+                if let Some(numbers) = numbers {
+                    details["numbers"] = numbers;
+                }
+                json!({"type": "error", "error": {"type": self.kind.anthropic_type(), "message": self.message,
+                    "details": details}})
+            }
+            Dialect::Ollama => {
+                let mut error = json!({"error": self.message, "code": code});
+                if let Some(numbers) = numbers {
+                    error["numbers"] = numbers;
+                }
+                error
+            }
         }
     }
 }
@@ -242,7 +254,7 @@ impl IntoResponse for Fault {
     }
 }
 
-/// The language of a client, told by the path.
+/// The language of a client, told by the path, and for paths of both OpenAI and Anthropic by a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     OpenAi,
@@ -251,8 +263,10 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    pub(crate) fn of(path: &str) -> Self {
-        if path == "/v1/messages" || path.starts_with("/v1/messages/") {
+    pub(crate) fn of(request: &Request) -> Self {
+        let path = request.uri().path();
+        let versioned = path.starts_with("/v1/") && request.headers().contains_key("anthropic-version");
+        if versioned || path == "/v1/messages" || path.starts_with("/v1/messages/") {
             Self::Anthropic
         } else if path.starts_with("/api/") {
             Self::Ollama
@@ -264,7 +278,7 @@ impl Dialect {
 
 /// The outermost layer: writes faults in the dialect of the path.
 pub(crate) async fn render(request: Request, next: Next) -> Response {
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of(&request);
     let mut response = next.run(request).await;
     let Some(fault) = response.extensions_mut().remove::<Fault>() else { return response };
     if fault.kind.status().is_server_error() {

@@ -77,6 +77,15 @@ fn unsupported(reason: String) -> BoxFuture<'static, Result<(), Refusal>> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(pub String);
 
+impl ClientId {
+    /// A number for the client, the same in every process.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = crate::config::digest(&self.0);
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}
+
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

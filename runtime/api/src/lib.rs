@@ -7,19 +7,20 @@
 //! This crate must never read a path that a request names, log a prompt unless the owner asks for it, keep a key in the
 //! clear, or hold a queue without a bound. It knows no llama.cpp and no Wasm.
 
-#![allow(dead_code, reason = "the other dialects use the rest")]
-
 mod access;
 mod admin;
 mod answering;
+mod anthropic;
 mod body;
 mod config;
+mod embedding;
 mod fault;
 mod health;
 mod host;
+mod logprobs;
 mod meters;
+mod ollama;
 mod openai;
-mod repetition;
 mod stream;
 mod text;
 mod wish;
@@ -58,6 +59,7 @@ struct Inner {
     config: Config,
     meters: Meters,
     health: Health,
+    responses: openai::Store,
 }
 
 impl std::fmt::Debug for Api {
@@ -69,7 +71,13 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// A layer in front of `host`. Nothing is bound or started.
     pub fn new(host: Arc<dyn Host>, config: Config) -> Self {
-        Self(Arc::new(Inner { host, config, meters: Meters::new(), health: Health::default() }))
+        Self(Arc::new(Inner {
+            host,
+            config,
+            meters: Meters::new(),
+            health: Health::default(),
+            responses: openai::Store::default(),
+        }))
     }
 
     /// All routes with their guards, to be served by `axum::serve`, or to be put beside other routes.
@@ -105,6 +113,10 @@ impl Api {
         &self.0.meters
     }
 
+    pub(crate) fn responses(&self) -> &openai::Store {
+        &self.0.responses
+    }
+
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
     }
@@ -127,6 +139,8 @@ struct Document;
 fn described() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .merge(openai::routes())
+        .merge(anthropic::routes())
+        .merge(ollama::routes())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
         .merge(admin::routes())
@@ -146,7 +160,7 @@ impl MakeRequestId for FreshId {
 
 /// Counts responses and names the server: whoever gets a strange answer can see who gave it.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of(&request);
     let mut response = next.run(request).await;
     api.meters().request(dialect, response.status().as_u16());
     if let Ok(server) = HeaderValue::from_str(&format!("locara/{}", api.config().version)) {

@@ -79,8 +79,8 @@ impl Frames {
 
 /// How a dialect writes a stream of answers.
 pub(crate) trait Encoder: Send + 'static {
-    /// Before the first piece.
-    fn begin(&mut self, out: &mut Frames);
+    /// Before the first piece; `prompt_tokens` where it is known by then.
+    fn begin(&mut self, prompt_tokens: Option<u32>, out: &mut Frames);
     /// A piece of the answer with this number. Never [`Piece::Prefill`].
     fn piece(&mut self, choice: usize, piece: Piece, out: &mut Frames);
     /// Nothing was said for a while; `progress` is how far the prompt is computed, in tokens.
@@ -110,7 +110,6 @@ impl Format {
 struct Running<E> {
     answering: Answering,
     encoder: E,
-    progress: Option<(u32, u32)>,
     keep_alive: Duration,
     begun: bool,
     ended: bool,
@@ -118,7 +117,7 @@ struct Running<E> {
 
 /// The response that streams the answers.
 pub(crate) fn respond<E: Encoder>(answering: Answering, encoder: E, format: Format, keep_alive: Duration) -> Response {
-    let running = Running { answering, encoder, progress: None, keep_alive, begun: false, ended: false };
+    let running = Running { answering, encoder, keep_alive, begun: false, ended: false };
     let frames = stream::unfold(running, |mut running| async move {
         let frames = running.frames().await?;
         Some((Ok::<_, std::convert::Infallible>(frames), running))
@@ -146,7 +145,7 @@ impl<E: Encoder> Running<E> {
         let mut out = Frames::default();
         if !self.begun {
             self.begun = true;
-            self.encoder.begin(&mut out);
+            self.encoder.begin(self.answering.progress.map(|(_, total)| total), &mut out);
         }
         let deadline = Instant::now() + self.keep_alive;
         let mut together = 0;
@@ -155,7 +154,7 @@ impl<E: Encoder> Running<E> {
                 match tokio::time::timeout_at(deadline, self.answering.next()).await {
                     Ok(next) => next,
                     Err(_) => {
-                        self.encoder.idle(self.progress, &mut out);
+                        self.encoder.idle(self.answering.progress, &mut out);
                         break;
                     }
                 }
@@ -175,7 +174,7 @@ impl<E: Encoder> Running<E> {
 
     fn encode(&mut self, next: Option<Result<(usize, Piece), locara_engine::EngineError>>, out: &mut Frames) {
         match next {
-            Some(Ok((_, Piece::Prefill { done, total }))) => self.progress = Some((done, total)),
+            Some(Ok((_, Piece::Prefill { .. }))) => {}
             Some(Ok((choice, piece))) => self.encoder.piece(choice, piece, out),
             Some(Err(error)) => {
                 self.ended = true;

@@ -3,10 +3,10 @@
 //! The dialects fill a [`Wish`]; everything that is decided for all of them alike is decided here: defaults, bounds, the
 //! hard cap, seeds. Whoever adds a sampling parameter adds it here once.
 
-use locara_engine::{Class, Constraint, Message, Prompt, Request, Sampling, Token, Tool, ToolChoice};
+use locara_engine::{Constraint, MAX_LOGPROBS, Message, Prompt, Request, Sampling, Token, Tool, ToolChoice};
 use serde_json::Value;
 
-use crate::{config::Defaults, fault::Fault};
+use crate::{access::Caller, config::Defaults, fault::Fault};
 
 /// Answers to one prompt.
 pub(crate) const MAX_CHOICES: u32 = 8;
@@ -33,6 +33,10 @@ pub(crate) struct Wish {
     pub(crate) stop: Vec<String>,
     pub(crate) sampling: SamplingWish,
     pub(crate) constraint: Option<Constraint>,
+    /// Alternatives to be told with each token.
+    pub(crate) logprobs: Option<u32>,
+    /// Tokens of reasoning before the answer has to begin; 0 is no reasoning.
+    pub(crate) thinking_tokens: Option<u32>,
     /// End an answer after its first tool call.
     pub(crate) one_call: bool,
 }
@@ -60,6 +64,7 @@ pub(crate) struct Names {
     pub(crate) stop: &'static str,
     pub(crate) messages: &'static str,
     pub(crate) repeat_penalty: &'static str,
+    pub(crate) logprobs: &'static str,
 }
 
 impl Wish {
@@ -84,6 +89,9 @@ impl Wish {
                 "prompt",
                 format!("{} prompts times answers, at most {MAX_ANSWERS}", self.answers()),
             ));
+        }
+        if let Some(n) = self.logprobs.filter(|n| *n > MAX_LOGPROBS) {
+            return Err(Fault::field(names.logprobs, format!("{n} alternatives, at most {MAX_LOGPROBS} are told")));
         }
         if self.max_tokens == Some(0) {
             return Err(Fault::field(names.max_tokens, "0 tokens; ask for at least 1"));
@@ -130,7 +138,7 @@ impl Wish {
     }
 
     /// The request for one answer; `index` counts the answers of all prompts.
-    pub(crate) fn request(&self, index: usize, defaults: &Defaults, class: Class) -> Request {
+    pub(crate) fn request(&self, index: usize, defaults: &Defaults, caller: &Caller) -> Request {
         let n = self.n.unwrap_or(1).max(1) as usize;
         let prompt = self.prompts.get(index / n).cloned().unwrap_or_else(|| Prompt::Text(String::new()));
         let max_tokens = self.max_tokens.unwrap_or(defaults.max_tokens).clamp(1, defaults.max_tokens_cap.max(1));
@@ -142,7 +150,12 @@ impl Wish {
             sampling: self.sampling.over(&defaults.sampling, index % n),
             constraint: self.constraint.clone(),
             ignore_eos: false,
-            class,
+            class: caller.class,
+            // What one client has computed is neither shown nor timed to another one.
+            reuse: Some(caller.client.number()),
+            logprobs: self.logprobs,
+            thinking_tokens: self.thinking_tokens,
+            stop_repetition: true,
         }
     }
 }
@@ -199,9 +212,15 @@ fn dotted(pointer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use locara_engine::Class;
     use serde_json::json;
 
     use super::*;
+    use crate::host::ClientId;
+
+    fn caller() -> Caller {
+        Caller { client: ClientId("notes".into()), class: Class::Interactive }
+    }
 
     const NAMES: Names = Names {
         prefix: "",
@@ -209,6 +228,7 @@ mod tests {
         stop: "stop",
         messages: "messages",
         repeat_penalty: "repeat_penalty",
+        logprobs: "top_logprobs",
     };
 
     fn wish() -> Wish {
@@ -218,14 +238,14 @@ mod tests {
     #[test]
     fn the_cap_is_hard_and_defaults_fill_what_is_missing() {
         let defaults = Defaults { max_tokens: 100, max_tokens_cap: 300, ..Defaults::default() };
-        let of = |max_tokens| Wish { max_tokens, ..wish() }.request(0, &defaults, Class::Interactive).max_tokens;
+        let of = |max_tokens| Wish { max_tokens, ..wish() }.request(0, &defaults, &caller()).max_tokens;
         assert_eq!((of(None), of(Some(200)), of(Some(100_000))), (100, 200, 300));
     }
 
     #[test]
     fn each_answer_has_a_seed_of_its_own_and_small_seeds_stay() {
         let wish = Wish { n: Some(2), sampling: SamplingWish { seed: Some(7), ..SamplingWish::default() }, ..wish() };
-        let seed = |index| wish.request(index, &Defaults::default(), Class::Interactive).sampling.seed;
+        let seed = |index| wish.request(index, &Defaults::default(), &caller()).sampling.seed;
         assert_eq!((seed(0), seed(1)), (Some(7), Some(8)));
         assert_eq!(fold(-1), 0);
         assert_ne!(fold(1 << 40), fold(1 << 41));

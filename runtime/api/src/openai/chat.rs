@@ -6,7 +6,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -25,6 +24,7 @@ use crate::{
     answering::Answer,
     body::{Body, OneOrMany, WordOr},
     fault::Fault,
+    logprobs::Logprobs,
     stream::{self, Format},
     text::{fresh_id, now_s},
     wish::{SamplingWish, Wish},
@@ -59,8 +59,14 @@ pub(crate) struct ChatRequest {
     seed: Option<i64>,
     /// Token ids to values from -100 to 100.
     logit_bias: Option<Biases>,
+    /// Tell how likely each token was.
     logprobs: Option<bool>,
+    /// Alternatives to each token, at most 20.
     top_logprobs: Option<u32>,
+    /// `none` is no reasoning; anything else leaves it to the model.
+    reasoning_effort: Option<String>,
+    /// Tokens of reasoning before the answer has to begin.
+    thinking_budget: Option<u32>,
     tools: Option<Vec<OfferedTool>>,
     /// `auto`, `none`, `required`, or an object that names a function.
     #[schema(value_type = Option<Value>)]
@@ -75,7 +81,13 @@ pub(crate) struct ChatRequest {
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 pub(crate) struct StreamOptions {
     /// A last chunk with the counts.
-    pub(crate) include_usage: Option<bool>,
+    include_usage: Option<bool>,
+}
+
+impl StreamOptions {
+    pub(super) fn include_usage(self) -> bool {
+        self.include_usage == Some(true)
+    }
 }
 
 /// An answer, whole.
@@ -98,7 +110,7 @@ pub(crate) struct ChatCompletion {
 struct ChatChoice {
     index: usize,
     message: AnswerMessage,
-    logprobs: Option<Value>,
+    logprobs: Option<Logprobs>,
     finish_reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     locara: Option<Note>,
@@ -121,8 +133,8 @@ struct AnswerMessage {
 impl ChatRequest {
     /// What is wanted, and the name of the model.
     pub(crate) fn wish(self) -> Result<(String, Wish), Fault> {
-        if self.logprobs == Some(true) || self.top_logprobs.is_some_and(|n| n > 0) {
-            return Err(Fault::not_offered("logprobs", "log probabilities are not given yet"));
+        if self.logprobs != Some(true) && self.top_logprobs.is_some_and(|n| n > 0) {
+            return Err(Fault::field("top_logprobs", "alternatives are told with logprobs only; set logprobs to true"));
         }
         let tools = tools(self.tools.unwrap_or_default())?;
         let choice = tool_choice(self.tool_choice, &tools)?;
@@ -142,6 +154,8 @@ impl ChatRequest {
                 logit_bias: logit_bias(&self.logit_bias.unwrap_or_default())?,
             },
             constraint: constraint(self.response_format, self.structured_outputs)?,
+            logprobs: (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or(0)),
+            thinking_tokens: self.thinking_budget.or((self.reasoning_effort.as_deref() == Some("none")).then_some(0)),
             one_call: self.parallel_tool_calls == Some(false),
             ..Wish::chat(messages(self.messages)?, tools, choice)
         };
@@ -162,7 +176,7 @@ pub(crate) async fn chat_completions(
     Body(request): Body<ChatRequest>,
 ) -> Result<Response, Fault> {
     let streams = request.stream == Some(true);
-    let include_usage = request.stream_options.and_then(|options| options.include_usage) == Some(true);
+    let include_usage = request.stream_options.is_some_and(StreamOptions::include_usage);
     let (model, wish) = request.wish()?;
     let n = wish.answers();
     let keep_alive = api.config().keep_alive;
@@ -193,7 +207,7 @@ impl ChatChoice {
         let ending = answer.ending()?;
         Ok(Self {
             index,
-            logprobs: None,
+            logprobs: Logprobs::of(&answer.tokens),
             finish_reason: finish_reason(&ending.reason),
             locara: note(ending),
             message: AnswerMessage {

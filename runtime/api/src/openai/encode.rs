@@ -1,5 +1,6 @@
 //! Streams of chat completions.
 
+use locara_engine::TokenLogprobs;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -7,6 +8,7 @@ use super::{Note, Usage, finish_reason, message::Call, note};
 use crate::{
     answering::{Answering, Ending, Piece},
     fault::{Dialect, Fault},
+    logprobs::Logprobs,
     stream::{Encoder, Frames},
     text::now_s,
 };
@@ -29,7 +31,7 @@ struct Chunk<'a> {
 struct ChunkChoice {
     index: usize,
     delta: Value,
-    logprobs: Option<Value>,
+    logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     locara: Option<Note>,
@@ -44,6 +46,8 @@ pub(super) struct ChatEncoder {
     include_usage: bool,
     /// Calls of each answer so far.
     calls: Vec<usize>,
+    /// Tokens of each answer whose text comes next.
+    tokens: Vec<Vec<TokenLogprobs>>,
     endings: Vec<Ending>,
 }
 
@@ -56,6 +60,7 @@ impl ChatEncoder {
             fingerprint: answering.fingerprint.clone(),
             include_usage,
             calls: vec![0; n],
+            tokens: vec![Vec::new(); n],
             endings: Vec::new(),
         }
     }
@@ -72,13 +77,14 @@ impl ChatEncoder {
         });
     }
 
-    fn delta(&self, index: usize, delta: Value, out: &mut Frames) {
-        self.chunk(&[ChunkChoice { index, delta, logprobs: None, finish_reason: None, locara: None }], None, out);
+    fn delta(&mut self, index: usize, delta: Value, out: &mut Frames) {
+        let logprobs = Logprobs::of(&std::mem::take(&mut self.tokens[index]));
+        self.chunk(&[ChunkChoice { index, delta, logprobs, finish_reason: None, locara: None }], None, out);
     }
 }
 
 impl Encoder for ChatEncoder {
-    fn begin(&mut self, out: &mut Frames) {
+    fn begin(&mut self, _prompt_tokens: Option<u32>, out: &mut Frames) {
         for index in 0..self.calls.len() {
             self.delta(index, json!({"role": "assistant", "content": ""}), out);
         }
@@ -87,6 +93,7 @@ impl Encoder for ChatEncoder {
     fn piece(&mut self, index: usize, piece: Piece, out: &mut Frames) {
         match piece {
             Piece::Prefill { .. } => {}
+            Piece::Token(token) => self.tokens[index].push(token),
             Piece::Text(text) => self.delta(index, json!({ "content": text }), out),
             Piece::Thinking(text) => self.delta(index, json!({ "reasoning_content": text }), out),
             Piece::Call(call) => {
@@ -105,7 +112,7 @@ impl Encoder for ChatEncoder {
                 let choice = ChunkChoice {
                     index,
                     delta: json!({}),
-                    logprobs: None,
+                    logprobs: Logprobs::of(&std::mem::take(&mut self.tokens[index])),
                     finish_reason: Some(finish_reason(&ending.reason)),
                     locara: note(&ending),
                 };

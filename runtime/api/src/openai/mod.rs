@@ -1,10 +1,15 @@
 //! OpenAI's dialect: `/v1/…`.
 
 mod chat;
+mod completions;
+mod embeddings;
 mod encode;
-mod message;
+pub(crate) mod message;
 mod models;
+mod responses;
+mod tokens;
 
+pub(crate) use responses::Store;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,6 +24,14 @@ use crate::{
 pub(crate) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(chat::chat_completions))
+        .routes(routes!(tokens::chat_input_tokens))
+        .routes(routes!(completions::completions))
+        .routes(routes!(embeddings::embeddings))
+        .routes(routes!(embeddings::rerank))
+        .routes(routes!(tokens::tokenize))
+        .routes(routes!(tokens::detokenize))
+        .merge(responses::routes())
+        .routes(routes!(tokens::response_input_tokens))
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve, models::delete))
 }
@@ -30,6 +43,7 @@ const NAMES: Names = Names {
     stop: "stop",
     messages: "messages",
     repeat_penalty: "repetition_penalty",
+    logprobs: "top_logprobs",
 };
 
 /// Counts of a request.
@@ -41,6 +55,7 @@ struct Usage {
     completion_tokens: u32,
     total_tokens: u32,
     prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
 }
 
 /// More about the prompt.
@@ -48,6 +63,13 @@ struct Usage {
 struct PromptDetails {
     /// Tokens that were not computed again.
     cached_tokens: u32,
+}
+
+/// More about the answers.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+struct CompletionDetails {
+    /// Tokens that were reasoning.
+    reasoning_tokens: u32,
 }
 
 impl Usage {
@@ -60,6 +82,7 @@ impl Usage {
                 usage.prompt_tokens_details.cached_tokens += ending.usage.cached_tokens;
             }
             usage.completion_tokens += ending.usage.output_tokens;
+            usage.completion_tokens_details.reasoning_tokens += ending.usage.thinking_tokens;
         }
         usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
         usage

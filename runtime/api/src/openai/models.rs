@@ -1,4 +1,4 @@
-//! `/v1/models`.
+//! `/v1/models`, in a form that both OpenAI's and Anthropic's clients read.
 
 use axum::{
     Json,
@@ -11,6 +11,7 @@ use crate::{
     Api,
     fault::Fault,
     host::{ModelEntry, ModelState, Refusal},
+    text::time_of,
 };
 
 /// A model.
@@ -23,6 +24,12 @@ pub(crate) struct Model {
     created: i64,
     /// `local`.
     owned_by: &'static str,
+    /// `model`: Anthropic's clients read the same list.
+    r#type: &'static str,
+    /// For Anthropic's clients.
+    display_name: String,
+    /// For Anthropic's clients, RFC 3339.
+    created_at: String,
     locara: Facts,
 }
 
@@ -50,6 +57,10 @@ pub(crate) struct ModelList {
     /// `list`.
     object: &'static str,
     data: Vec<Model>,
+    /// For Anthropic's clients: this is all.
+    has_more: bool,
+    first_id: Option<String>,
+    last_id: Option<String>,
 }
 
 /// A model that was removed.
@@ -64,6 +75,9 @@ pub(crate) struct Deleted {
 impl From<ModelEntry> for Model {
     fn from(entry: ModelEntry) -> Self {
         Self {
+            display_name: entry.name.clone(),
+            created_at: time_of(entry.created),
+            r#type: "model",
             id: entry.name,
             object: "model",
             created: entry.created,
@@ -87,7 +101,9 @@ impl From<ModelEntry> for Model {
 #[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, body = ModelList)))]
 pub(crate) async fn list(State(api): State<Api>) -> Json<ModelList> {
     let models = api.host().models().await.into_iter().filter(|model| model.state != ModelState::Disabled);
-    Json(ModelList { object: "list", data: models.map(Model::from).collect() })
+    let data: Vec<Model> = models.map(Model::from).collect();
+    let id = |model: Option<&Model>| model.map(|model| model.id.clone());
+    Json(ModelList { object: "list", has_more: false, first_id: id(data.first()), last_id: id(data.last()), data })
 }
 
 /// One model, by its name or by a role.

@@ -2,6 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod access;
+mod anthropic;
 mod document;
 mod host;
+mod ollama;
 mod openai_chat;
+mod openai_rest;
+mod owner;

@@ -198,10 +198,51 @@ async fn a_client_that_goes_away_frees_its_place() {
         // A stream's response is here by now and unread, the other is still waited for.
         request.abort();
         let _ = request.await;
-        server.engine_is(|stats| stats.running == 0 && stats.kv_cells_used == 0).await;
+        server.engine_is(|stats| stats.running == 0 && stats.waiting == 0).await;
     }
     let stats = server.host.engine.stats().await.unwrap().unwrap();
     assert!(stats.decoded < 1500, "neither ran to its end: {stats:?}");
+}
+
+#[tokio::test]
+async fn tokens_are_told_how_likely_they_were() {
+    let server = Server::start().await;
+    let mut body = json!({"model": "default", "messages": user("Who are you?"), "max_tokens": 5, "logprobs": true, "top_logprobs": 3});
+    let (_, answer) = server.ask(CHAT, body.clone()).await;
+    let tokens = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!((tokens.len(), tokens[0]["top_logprobs"].as_array().unwrap().len()), (5, 3));
+    assert_eq!(tokens[0]["logprob"], tokens[0]["top_logprobs"][0]["logprob"], "greedy takes the first");
+    let text: Vec<u8> = tokens
+        .iter()
+        .flat_map(|token| token["bytes"].as_array().unwrap())
+        .map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap())
+        .collect();
+    assert_eq!(String::from_utf8(text).unwrap(), answer["choices"][0]["message"]["content"]);
+    body["stream"] = json!(true);
+    let chunks = data(&server.text(CHAT, body).await);
+    let streamed: Vec<&Value> = chunks
+        .iter()
+        .flat_map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array().into_iter().flatten())
+        .collect();
+    assert_eq!(streamed.len(), 5);
+    assert_eq!(streamed[4]["token"], tokens[4]["token"]);
+    let alone = json!({"model": "default", "messages": user("Hi"), "top_logprobs": 3});
+    assert_eq!(server.ask(CHAT, alone).await.1["error"]["param"], "top_logprobs");
+}
+
+#[tokio::test]
+async fn what_one_client_has_computed_is_found_again_by_it_alone() {
+    let server = Server::start().await;
+    let body = json!({"model": "default", "messages": user(&"word ".repeat(100)), "max_tokens": 2});
+    let cached = |client: &'static str| {
+        let request = server.post(CHAT, &body).header("x-locara-client", client);
+        async {
+            parts(request.send().await.unwrap()).await.1["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64()
+        }
+    };
+    assert_eq!(cached("one").await, Some(0));
+    assert!(cached("one").await > Some(50));
+    assert_eq!(cached("two").await, Some(0));
 }
 
 #[tokio::test]
