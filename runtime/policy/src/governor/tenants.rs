@@ -2,7 +2,8 @@
 //!
 //! Level-triggered: a newer epoch voids the older ones. Lowering a limit and asking for bytes are two things. Background
 //! before foreground, never below the floor except at `critical`. An answer is advice: at the deadline what was freed is
-//! measured, and an app that pledged and did not deliver may use less of what lies above its floor from then on.
+//! measured, and an app that pledged and did not deliver may use less of what lies above its floor from then on. Linear
+//! memory never shrinks, so a pledge of heap cannot be measured: it is believed if the pools of the app agree, or once.
 //!
 //! A guest's memory and the KV of its conversations are its own doing and are bounded by the lease; its share of the weights
 //! is not, since an author cannot know which model a role resolves to. It is counted when the person is told.
@@ -41,7 +42,10 @@ pub(super) struct App {
     guest_id: Option<ReservationId>,
     /// KV of its conversations.
     pub(super) kv: Bytes,
+    /// What it says that its pools could release.
     pub(super) reclaimable: Bytes,
+    /// It pledged memory of its heap and nothing was seen of it: the next time counts.
+    doubted: bool,
     pub(super) epoch: u32,
     open: Option<Open>,
     /// Share of what lies above the floor that it may use, in thousandths.
@@ -79,6 +83,9 @@ struct Open {
     level: Level,
     release: Bytes,
     held_before: Bytes,
+    /// Of it, guest memory; and what the app then said that it could release.
+    guest_before: Bytes,
+    reclaimable_before: Bytes,
     deadline: u64,
     pledged: Bytes,
     answers: u32,
@@ -112,6 +119,20 @@ impl App {
             let pause = QUIET_MS.saturating_mul(1 << tries.min(6)).min(QUIET_MOST_MS);
             Quiet { tries, until: now.saturating_add(pause), own, level }
         });
+    }
+    /// Whether it did less than it pledged. Linear memory never shrinks, so heap that an app has freed stays committed and is
+    /// not seen: a pledge that its heap can explain counts as kept if its pools say so, and is doubted once if they do not.
+    fn broke_its_word(&mut self, open: &Open, freed: Bytes) -> bool {
+        let promised = open.pledged.min(open.release);
+        let missing = promised.saturating_sub(freed);
+        if missing.is_zero() {
+            return false;
+        }
+        if missing > open.guest_before {
+            return true;
+        }
+        let freed_inside = open.reclaimable_before.saturating_sub(self.reclaimable);
+        freed_inside < missing && std::mem::replace(&mut self.doubted, true)
     }
     /// What it may hold now.
     fn limit(&self) -> Bytes {
@@ -158,6 +179,7 @@ impl Governor {
                 guest_id: None,
                 kv: Bytes::ZERO,
                 reclaimable: Bytes::ZERO,
+                doubted: false,
                 epoch: 0,
                 open: None,
                 trust: TRUSTED,
@@ -373,6 +395,8 @@ impl Governor {
                 level,
                 release,
                 held_before: usage,
+                guest_before: app.guest,
+                reclaimable_before: app.reclaimable,
                 deadline: now.saturating_add(u64::from(deadline_ms)),
                 pledged: Bytes::ZERO,
                 answers: 0,
@@ -449,7 +473,8 @@ impl Governor {
         app.asked(kept, now, level);
         if kept {
             app.trust = (app.trust + app.trust / 4).min(TRUSTED);
-        } else if !open.pledged.is_zero() && freed < open.pledged.min(open.release) {
+            app.doubted = false;
+        } else if app.broke_its_word(&open, freed) {
             app.trust = (app.trust / 2).max(LEAST_TRUST);
         }
         let trust = app.trust / 10;
