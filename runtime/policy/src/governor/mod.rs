@@ -45,7 +45,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use self::{
     action::{Action, Consequence, Decision, Gate, Level, Recovery, Refusal, Rule, Rung, Throttle, Tightening},
-    climate::may_prefetch,
     config::Config,
     event::{
         Activity, Answer, AppStart, Class, Event, KernelLevel, LoadRequest, ModelUse, Need, Sample, Stall, StepId,
@@ -288,9 +287,10 @@ impl Governor {
         let fewer = self.rules.holds(Rule::RssHigh);
         let hold = self.rules.holds(Rule::SwapGrowth);
         let general = climate::throttle(self.gauge.level, self.sample.as_ref(), fewer, hold, &self.config);
+        let too_hot = climate::is_critical(self.sample.as_ref());
         for (digest, model) in &mut self.models {
-            let wanted =
-                Throttle { n_seq: if model.held_since.is_some() { Some(0) } else { general.n_seq }, ..general };
+            let pauses = model.held_since.is_some() || too_hot && model.activity.interactive == 0;
+            let wanted = Throttle { n_seq: if pauses { Some(0) } else { general.n_seq }, ..general };
             // What leaves takes nothing on any more; whether it computes is still decided here.
             let matters = model.is_resident() || model.state == State::Leaving && model.throttle.n_seq != wanted.n_seq;
             if matters && model.throttle != wanted {
