@@ -17,7 +17,7 @@
 //! | `residents` | what the models hold, from their promise to their end; `model` is what is remembered of one |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
 //! | `leave` | which unloads are taken back, and which answers are ended for them |
-//! | `tenants` | the leases of apps: tightening, deadlines, trust |
+//! | `tenants` | the leases of apps: tightening, deadlines; `app` is what is remembered of one, and what its word is worth |
 //! | `strain` | which models may compute: those whose weights fit into memory |
 //! | `climate` | heat and power |
 //! | `fair` | whose turn it is |
@@ -25,6 +25,7 @@
 
 mod action;
 mod admit;
+mod app;
 mod climate;
 mod config;
 mod event;
@@ -54,12 +55,12 @@ pub use self::{
 };
 use self::{
     admit::{Waiting, Wish},
+    app::App,
     fair::Fairness,
     gauge::Gauge,
     ladder::Step,
     model::{Model, State},
     rules::Rules,
-    tenants::App,
 };
 use crate::{
     bytes::Bytes,
