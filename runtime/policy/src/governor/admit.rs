@@ -8,6 +8,7 @@
 use super::{
     Governor,
     action::{Action, Level, Recovery, Refusal},
+    climate,
     event::{Class, LoadRequest, TicketId},
     fair,
     model::State,
@@ -218,6 +219,9 @@ impl Governor {
         if self.gauge.level == Level::Critical {
             let why = format!("memory is critical: {}", self.gauge.cause);
             return Answer::later("critical", why, self.config.calm_ms.saturating_mul(3));
+        }
+        if climate::is_critical(self.sample.as_ref()) {
+            return Answer::later("heat", "the machine is too hot", u64::from(climate::HOT_RETRY_MS));
         }
         let leaving = self.steps.values().any(|step| step.is_open() && step.is_unload());
         if leaving || self.stale {

@@ -38,7 +38,7 @@ pub struct Config {
     pub settle_ms: u64,
     /// A step that was not answered for so long is taken for lost.
     pub step_limit_ms: u64,
-    /// A ticket waits no longer than this.
+    /// A ticket waits no longer than this: a cool-down, and the unload and the load that come after it.
     pub longest_wait_ms: u64,
     /// An app has so long at `elevated`, `tight` and `critical`.
     pub deadlines_ms: [u32; 3],
@@ -73,7 +73,7 @@ impl Config {
             calm_ms: 5_000,
             settle_ms: if gpu { 1_500 } else { 250 },
             step_limit_ms: 30_000,
-            longest_wait_ms: 60_000,
+            longest_wait_ms: 75_000,
             deadlines_ms: [10_000, 3_000, 250],
             horizon_ms: 10_000,
             restore_ms: 10_000,

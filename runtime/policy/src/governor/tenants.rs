@@ -2,7 +2,8 @@
 //!
 //! Level-triggered: a newer epoch voids the older ones. Lowering a limit and asking for bytes are two things. Background
 //! before foreground, never below the floor except at `critical`. An answer is advice: at the deadline what was freed is
-//! measured, and an app that pledged and did not deliver may use less of what lies above its floor from then on.
+//! measured, and an app that pledged and did not deliver may use less of what lies above its floor from then on. Linear
+//! memory never shrinks, so a pledge of heap cannot be measured: it is believed if the pools of the app agree, or once.
 //!
 //! A guest's memory and the KV of its conversations are its own doing and are bounded by the lease; its share of the weights
 //! is not, since an author cannot know which model a role resolves to. It is counted when the person is told.
@@ -11,122 +12,15 @@ use super::{
     Governor,
     action::{Action, Consequence, Level, Recovery, Refusal, Tightening},
     admit::{ANSWER_MS, UNLOAD_MS, clamp},
+    app::{ANSWERS_HEARD, App, Open},
     event::{Answer, AppStart, Class, TicketId},
     room::Needer,
 };
 use crate::{
     bytes::Bytes,
     lease::Lease,
-    ledger::{AppId, Kind, Owner, ReservationId},
+    ledger::{AppId, Kind, Owner},
 };
-
-/// Full trust, in thousandths.
-const TRUSTED: u32 = 1000;
-/// An app is never trusted less than this: an eighth of what lies above its floor.
-const LEAST_TRUST: u32 = 125;
-/// An app that did not give what it was asked for is left alone for so long, ms; doubled each time.
-const QUIET_MS: u64 = 1_000;
-const QUIET_MOST_MS: u64 = 60_000;
-/// Answers to one epoch that are heard. More are noise, and noise must not cost anything.
-const ANSWERS_HEARD: u32 = 8;
-
-/// An app that runs.
-#[derive(Debug, Clone)]
-pub(super) struct App {
-    pub(super) lease: Lease,
-    pub(super) class: Class,
-    pub(super) visible: bool,
-    /// Guest memory.
-    pub(super) guest: Bytes,
-    guest_id: Option<ReservationId>,
-    /// KV of its conversations.
-    pub(super) kv: Bytes,
-    pub(super) reclaimable: Bytes,
-    pub(super) epoch: u32,
-    open: Option<Open>,
-    /// Share of what lies above the floor that it may use, in thousandths.
-    pub(super) trust: u32,
-    pub(super) suspended: bool,
-    /// The person was told that it exceeds what it declared.
-    told: bool,
-    /// It was acted upon and is left alone until then.
-    rests_until: u64,
-    restored_at: u64,
-    /// It gave less than it was asked for, and is not asked for the same again before a while.
-    quiet: Option<Quiet>,
-    /// How far the limit was cut in this episode.
-    cut: Bytes,
-    /// Runs that share this lease.
-    runs: u32,
-}
-
-/// An app that could not give what it was asked for. Asking for the same again and again frees nothing.
-#[derive(Debug, Clone, Copy)]
-struct Quiet {
-    /// Demands in a row that were not met.
-    tries: u32,
-    until: u64,
-    /// What it held then, and how tight it was: more of either is a new demand.
-    own: Bytes,
-    level: Level,
-}
-
-/// An epoch that asks for bytes and whose deadline has not passed.
-#[derive(Debug, Clone)]
-struct Open {
-    /// The epoch that says so: a newer limit repeats the demand, an answer to an older one is void.
-    epoch: u32,
-    level: Level,
-    release: Bytes,
-    held_before: Bytes,
-    deadline: u64,
-    pledged: Bytes,
-    answers: u32,
-    deferred: bool,
-    /// It says that it has released.
-    done: bool,
-    on_deadline: Consequence,
-}
-
-impl App {
-    /// What it holds by its own doing.
-    pub(super) const fn own(&self) -> Bytes {
-        self.guest.saturating_add(self.kv)
-    }
-    /// The time of a demand does not run out while the machine sleeps.
-    pub(super) const fn wait_longer(&mut self, ms: u64) {
-        if let Some(open) = &mut self.open {
-            open.deadline = open.deadline.saturating_add(ms);
-        }
-    }
-    /// Whether it showed a while ago that it has nothing more to give.
-    fn is_quiet(&self, now: u64, level: Level) -> bool {
-        self.quiet.is_some_and(|quiet| now < quiet.until && self.own() <= quiet.own && level <= quiet.level)
-    }
-    /// A demand has ended. What was not met is asked for again after a second, then two, and so on up to a minute.
-    fn asked(&mut self, met: bool, now: u64, level: Level) {
-        let own = self.own();
-        self.quiet = (!met).then(|| {
-            let same = self.quiet.filter(|quiet| own <= quiet.own && level <= quiet.level);
-            let tries = same.map_or(0, |quiet| quiet.tries.saturating_add(1));
-            let pause = QUIET_MS.saturating_mul(1 << tries.min(6)).min(QUIET_MOST_MS);
-            Quiet { tries, until: now.saturating_add(pause), own, level }
-        });
-    }
-    /// What it may hold now.
-    fn limit(&self) -> Bytes {
-        self.lease.limit().min(self.burst())
-    }
-    /// What it has given back since it was asked.
-    fn freed(&self) -> Bytes {
-        self.open.as_ref().map_or(Bytes::ZERO, |open| open.held_before.saturating_sub(self.own()))
-    }
-    /// What it may hold at most with the trust it has.
-    fn burst(&self) -> Bytes {
-        let above = self.lease.ceiling().saturating_sub(self.lease.floor());
-        self.lease.floor().saturating_add(above.fraction(u64::from(self.trust), u64::from(TRUSTED)))
-    }
-}
 
 impl Governor {
     pub(super) fn start_app(&mut self, start: AppStart, out: &mut Vec<Action>) {
@@ -148,28 +42,7 @@ impl Governor {
         let Ok(lease) = Lease::new(floor, ceiling) else { return };
         self.fair.arrive(&id, self.apps.keys());
         self.decide(format!("app {id} starts"), format!("{} guaranteed, {ceiling} at most", lease.floor()));
-        self.apps.insert(
-            id,
-            App {
-                lease,
-                class,
-                visible,
-                guest: Bytes::ZERO,
-                guest_id: None,
-                kv: Bytes::ZERO,
-                reclaimable: Bytes::ZERO,
-                epoch: 0,
-                open: None,
-                trust: TRUSTED,
-                suspended: false,
-                told: false,
-                rests_until: 0,
-                restored_at: self.now,
-                quiet: None,
-                cut: Bytes::ZERO,
-                runs: 1,
-            },
-        );
+        self.apps.insert(id, App::new(lease, class, visible, self.now));
         out.push(Action::Admit { ticket });
     }
 
@@ -373,6 +246,8 @@ impl Governor {
                 level,
                 release,
                 held_before: usage,
+                guest_before: app.guest,
+                reclaimable_before: app.reclaimable,
                 deadline: now.saturating_add(u64::from(deadline_ms)),
                 pledged: Bytes::ZERO,
                 answers: 0,
@@ -447,11 +322,7 @@ impl Governor {
         let Some(open) = app.open.take() else { return };
         let kept = freed >= open.release;
         app.asked(kept, now, level);
-        if kept {
-            app.trust = (app.trust + app.trust / 4).min(TRUSTED);
-        } else if !open.pledged.is_zero() && freed < open.pledged.min(open.release) {
-            app.trust = (app.trust / 2).max(LEAST_TRUST);
-        }
+        app.judge(&open, freed);
         let trust = app.trust / 10;
         let pledged = if open.pledged.is_zero() { String::new() } else { format!(", {} pledged", open.pledged) };
         let numbers = format!("{freed} of {} freed{pledged}; trust {trust} %", open.release);

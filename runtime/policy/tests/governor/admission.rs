@@ -127,11 +127,11 @@ fn who_waits_too_long_is_refused_with_the_numbers() {
     world.settled("busy", Bytes::gib(6), Bytes::mib(500));
     world.active("busy", |activity| activity.interactive = 1);
     let ticket = world.load("new", Bytes::gib(5), Bytes::mib(100));
-    world.run(59 * SECOND);
+    world.run(74 * SECOND);
     assert!(world.open.contains_key(&ticket));
     world.run(2 * SECOND);
     let refusal = world.refusal(ticket);
-    assert!(refusal.bound.starts_with("waited 60 s: short by"), "{}", refusal.bound);
+    assert!(refusal.bound.starts_with("waited 75 s: short by"), "{}", refusal.bound);
     assert!(world.holds("busy"), "answers in flight finish");
 }
 
@@ -490,4 +490,17 @@ fn a_cool_down_is_kept_where_memory_is_not_plenty() {
     let back = world.load("chat", Bytes::gib(4), Bytes::gib(1));
     world.run(2 * SECOND);
     assert!(!world.answers.contains_key(&back));
+}
+
+#[test]
+fn who_asks_just_after_another_model_was_loaded_waits_its_cool_down_out_and_gets_its_turn() {
+    let mut world = World::new();
+    world.load("first", Bytes::gib(6), Bytes::mib(500));
+    world.run(3 * SECOND);
+    world.answer_once("first");
+    let second = world.load("second", Bytes::gib(6), Bytes::mib(500));
+    world.run(55 * SECOND);
+    assert!(world.holds("first") && world.open.contains_key(&second), "it was just loaded");
+    world.run(15 * SECOND);
+    assert!(world.is_admitted(second), "{:?}", world.answers.get(&second));
 }

@@ -75,6 +75,8 @@ pub(crate) struct World {
     next_ticket: u64,
     pub(crate) load_ms: u64,
     pub(crate) step_ms: u64,
+    /// What the last reading said to be available.
+    seen: Bytes,
     /// Models that were told to pause.
     pub(crate) held: BTreeSet<ModelDigest>,
     /// Steps are not answered.
@@ -108,6 +110,7 @@ impl World {
             next_ticket: 1,
             load_ms: 2 * SECOND,
             step_ms: 100,
+            seen: Bytes::ZERO,
             held: BTreeSet::new(),
             deaf: false,
         };
@@ -242,6 +245,9 @@ impl World {
             self.loads.insert(request.ticket, request.clone());
         }
         let is_reading = matches!(event, Event::Sample(_));
+        if let Event::Sample(sample) = &event {
+            self.seen = sample.available;
+        }
         let actions = self.governor.handle(self.now, event);
         for action in &actions {
             self.actions.push((self.now, action.clone()));
@@ -333,7 +339,7 @@ impl World {
         assert!(!within(before), "{} is loaded three times in a cool-down", request.name);
         if within(last) {
             let clean: Bytes = self.models.values().map(|model| model.pages).sum();
-            let left = self.available().saturating_sub(clean).saturating_sub(request.need.peak());
+            let left = self.seen.saturating_sub(clean).saturating_sub(request.need.peak());
             assert_eq!(self.level(), Level::Normal, "{} comes back early", request.name);
             assert!(left >= config.elevated_below, "{} comes back early and leaves {left}", request.name);
         }
