@@ -114,7 +114,7 @@ impl Sequence {
             ignore_eos: prepared.ignore_eos,
             joiner: Utf8Joiner::default(),
             stop: StopMatcher::new(prepared.stop),
-            parser: OutputParser::new(prepared.offers_tools, prepared.splits_thinking, prepared.id.0),
+            parser: prepared.parser,
             content: String::new(),
             calls: Vec::new(),
             events: prepared.events,
@@ -203,7 +203,9 @@ impl Sequence {
         };
         self.tokens.push(token);
         self.n_output += 1;
-        let text = self.joiner.push(&model.piece(token, false));
+        // Markup may consist of control tokens, which have no text for a reader.
+        let is_markup = model.is_control(token) && self.parser.reads(&model.special_text(token));
+        let text = self.joiner.push(&model.piece(token, is_markup));
         let (safe, hit) = self.stop.push(&text);
         self.say(&safe);
         if let Some(stop) = hit {
@@ -284,16 +286,22 @@ impl Sequence {
     }
 
     fn finish_parser(&mut self) {
-        for event in self.parser.finish() {
+        for event in self.parser.finish(&self.content) {
             self.keep(event);
         }
         if self.parser.failures() > 0 {
             tracing::warn!(
                 request = self.id.0,
+                format = self.parser.format_name(),
                 n = self.parser.failures(),
                 "tool calls did not parse; given out as text"
             );
         }
+    }
+
+    /// Pieces that looked like a tool call and did not parse.
+    pub(super) fn tool_call_failures(&self) -> u64 {
+        self.parser.failures()
     }
 
     fn end(&mut self, outcome: Result<StopReason, EngineError>) {

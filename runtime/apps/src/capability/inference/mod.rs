@@ -8,13 +8,14 @@ mod convert;
 mod pump;
 mod synchronous;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
-use locara_engine::api::{self, Prompt, ToolChoice, Usage};
+use locara_engine::api::{self, Prompt, Usage};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::{
@@ -182,7 +183,12 @@ impl InferenceAccess<'_> {
             .unwrap_or(DEFAULT_MAX_TOKENS);
         let request = api::Request {
             session: None,
-            prompt: Prompt::Chat { messages, tools: ask.tools, tool_choice: ask.tool_choice },
+            prompt: Prompt::Chat {
+                messages,
+                tools: ask.tools,
+                tool_choice: ask.tool_choice,
+                template: BTreeMap::new(),
+            },
             max_tokens,
             stop: ask.stop,
             sampling: ask.sampling,
@@ -212,7 +218,7 @@ impl InferenceAccess<'_> {
             let mut all = conversation.history().clone();
             all.extend(convert::messages(messages)?);
             let engine = conversation.model().await?;
-            let prompt = Prompt::Chat { messages: all, tools: Vec::new(), tool_choice: ToolChoice::Auto };
+            let prompt = api::Request::chat(all).prompt;
             reply(engine.count_tokens(prompt)).await
         })
     }
