@@ -64,7 +64,7 @@ async fn outcome(engine: &LlamaEngine, request: Request) -> (Vec<Event>, Result<
 
 #[tokio::test]
 async fn a_required_call_is_made_in_the_form_of_every_family() {
-    let formats = "command-r7b deepseek-v3 deepseek-v3.1 function-gemma gemma4 glm granite harmony hermes kimi-k2 lfm2 llama3 \
+    let formats = "apriel command-r7b deepseek-v3 deepseek-v3.1 function-gemma gemma4 glm granite harmony hermes kimi-k2 lfm2 llama3 \
                    minimax-m2 mistral mistral-args nemotron phi4 qwen3-coder seed-oss";
     let unknown = load(&with_formats("herms", "think")).unwrap_err().to_string();
     assert!(

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     api::{Message, Speaker, Tool, ToolCall},
-    output::Ids,
+    output::{CallFormat, Ids, write_calls},
 };
 
 /// What a template does with the parts of a conversation that templates disagree about.
@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct Dialect {
     /// It shows the tools that are offered.
     pub(super) tools: bool,
+    /// It asks for tools even where there are none, and wants them to be nothing then.
+    pub(super) null_tools: bool,
     /// It takes a system message.
     pub(super) system: bool,
     /// How it shows calls that were made; `None` if it does not.
@@ -42,15 +44,21 @@ impl Dialect {
             parameters: json!({"type": "object", "properties": {}}),
         };
         let without = render(vec![user()], None);
+        let null_tools = without.is_none() && render(vec![user()], Some(Value::Null)).is_some();
+        let none = null_tools.then_some(Value::Null);
+        let without = without.or_else(|| render(vec![user()], none.clone()));
         let with = render(vec![user()], Some(tools_json(&[tool])));
-        let system = render(vec![json!({"role": "system", "content": NEEDLE}), user()], None);
+        let system = render(vec![json!({"role": "system", "content": NEEDLE}), user()], none.clone());
         let shows = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(NEEDLE));
         let shown_with = |calls: Calls| {
             let call =
                 ToolCall { id: "call00001".into(), name: "f".into(), arguments: format!("{{\"{NEEDLE}\":true}}") };
             let made = Message { tool_calls: vec![call], ..Message::assistant("") };
             let answer = Message { tool_call_id: Some("call00001".into()), ..Message::new(Speaker::Tool, "y") };
-            render(history(&[Message::user("x"), made, answer], Some(calls), Ids::Free), None)
+            let mut known = Made::new(Ids::Free);
+            let history =
+                [Message::user("x"), made, answer].iter().map(|turn| as_json(turn, calls, &mut known)).collect();
+            render(history, none.clone())
                 // Content that is not there must not be shown as the word for it.
                 .filter(|text| text.contains(NEEDLE) && !(calls.null_content && text.contains("None")))
         };
@@ -65,7 +73,8 @@ impl Dialect {
         Self {
             // A template that refuses the trial is left alone: it may need what the trial does not have.
             tools: with.is_none() || without.is_none() || shows(&with),
-            system: shows(&system),
+            null_tools,
+            system: without.is_none() || shows(&system),
             calls,
         }
     }
@@ -82,21 +91,21 @@ pub(super) fn tools_json(tools: &[Tool]) -> Value {
         .collect()
 }
 
-/// The messages as a template of this dialect shows them.
-pub(super) fn messages_json(messages: &[Message], tools: &[Tool], dialect: Dialect, ids: Ids) -> Vec<Value> {
+/// The messages as a template of this dialect shows them. `format` is how the model writes calls.
+pub(super) fn messages_json(messages: &[Message], tools: &[Tool], dialect: Dialect, format: &CallFormat) -> Vec<Value> {
     let mut messages = messages.to_vec();
     if !tools.is_empty() && !dialect.tools {
-        describe_tools(&mut messages, tools, dialect.system);
+        describe_tools(&mut messages, tools, format);
     }
-    if dialect.calls.is_none() {
-        messages = messages.into_iter().map(without_calls).collect();
+    if !dialect.system {
+        join_system_with_user(&mut messages);
     }
-    history(&messages, dialect.calls, ids)
-}
-
-fn history(messages: &[Message], calls: Option<Calls>, ids: Ids) -> Vec<Value> {
-    let mut made = Made { ids, known: HashMap::new(), count: 0 };
-    messages.iter().map(|message| as_json(message, calls, &mut made)).collect()
+    let mut made = Made::new(format.ids);
+    let shown = messages.into_iter().map(|message| match dialect.calls {
+        Some(calls) => as_json(&message, calls, &mut made),
+        None => without_calls(message, dialect.tools, format, &mut made),
+    });
+    shown.collect()
 }
 
 /// Calls that the history has shown so far.
@@ -108,6 +117,10 @@ struct Made {
 }
 
 impl Made {
+    fn new(ids: Ids) -> Self {
+        Self { ids, known: HashMap::new(), count: 0 }
+    }
+
     fn add(&mut self, id: &str, name: &str) -> String {
         let shown = match self.ids {
             Ids::Free => id.to_owned(),
@@ -120,7 +133,7 @@ impl Made {
     }
 }
 
-fn as_json(message: &Message, calls: Option<Calls>, made: &mut Made) -> Value {
+fn as_json(message: &Message, calls: Calls, made: &mut Made) -> Value {
     let role = match message.speaker {
         Speaker::System => "system",
         Speaker::User => "user",
@@ -129,7 +142,6 @@ fn as_json(message: &Message, calls: Option<Calls>, made: &mut Made) -> Value {
     };
     let mut value = json!({"role": role, "content": message.content});
     if !message.tool_calls.is_empty() {
-        let calls = calls.unwrap_or(Calls { arguments_as_text: false, null_content: false });
         if calls.null_content && message.content.is_empty() {
             value["content"] = Value::Null;
         }
@@ -178,8 +190,8 @@ fn nine(id: &str) -> String {
         .collect()
 }
 
-/// Tells the model of the tools in the conversation, for templates that do not.
-fn describe_tools(messages: &mut Vec<Message>, tools: &[Tool], has_system: bool) {
+/// Tells the model of the tools in the system message, for templates that do not.
+fn describe_tools(messages: &mut Vec<Message>, tools: &[Tool], format: &CallFormat) {
     let mut text = String::from(
         "You may call functions to help with the request. The functions are described here, one JSON object a line:\n<tools>\n",
     );
@@ -187,33 +199,56 @@ fn describe_tools(messages: &mut Vec<Message>, tools: &[Tool], has_system: bool)
         text.push_str(&tool.to_string());
         text.push('\n');
     }
-    text.push_str(
-        "</tools>\nTo call a function, answer with its name and arguments as JSON between tags, once for each call:\n\
-         <tool_call>\n{\"name\": \"the function\", \"arguments\": {\"an argument\": \"its value\"}}\n</tool_call>\n\
-         The result comes back between <tool_response> and </tool_response>.",
-    );
+    let arguments = Map::from_iter([("argument".to_owned(), Value::from("its value"))]);
+    let example = write_calls(format, [("name_of_the_function", &arguments)]);
+    text.push_str("</tools>\nTo call a function, answer with nothing but the call, in this form:\n");
+    text.push_str(&example);
     match messages.iter_mut().find(|message| message.speaker == Speaker::System) {
         Some(system) => system.content = format!("{}\n\n{text}", system.content),
-        None if has_system => messages.insert(0, Message::system(text)),
-        None => match messages.iter_mut().find(|message| message.speaker == Speaker::User) {
-            Some(user) => user.content = format!("{text}\n\n{}", user.content),
-            None => messages.insert(0, Message::user(text)),
-        },
+        None => messages.insert(0, Message::system(text)),
     }
 }
 
-/// A turn with calls or the result of one, as turns that every template shows.
-fn without_calls(mut message: Message) -> Message {
-    for call in std::mem::take(&mut message.tool_calls) {
-        let name = Value::String(call.name);
+/// Puts what system turns say before what the user says next, for templates that take no system turn.
+fn join_system_with_user(messages: &mut Vec<Message>) {
+    let mut said = String::new();
+    messages.retain_mut(|message| {
+        match message.speaker {
+            Speaker::System => {
+                said.push_str(&message.content);
+                said.push_str("\n\n");
+                return false;
+            }
+            Speaker::User => message.content.insert_str(0, &std::mem::take(&mut said)),
+            Speaker::Assistant | Speaker::Tool => {}
+        }
+        true
+    });
+    if !said.is_empty() {
+        messages.push(Message::user(said.trim_end()));
+    }
+}
+
+/// A turn with calls as one of text, in the model's own form; and the result of one as a user's turn if the template
+/// knows no tools at all.
+fn without_calls(mut message: Message, knows_tools: bool, format: &CallFormat, made: &mut Made) -> Value {
+    let calls: Vec<(String, Map<String, Value>)> = std::mem::take(&mut message.tool_calls)
+        .into_iter()
+        .map(|call| {
+            made.add(&call.id, &call.name);
+            (call.name, serde_json::from_str(&call.arguments).unwrap_or_default())
+        })
+        .collect();
+    if !calls.is_empty() {
         let gap = if message.content.is_empty() { "" } else { "\n" };
-        let text = format!("{gap}<tool_call>\n{{\"name\": {name}, \"arguments\": {}}}\n</tool_call>", call.arguments);
+        let text = write_calls(format, calls.iter().map(|(name, arguments)| (name.as_str(), arguments)));
+        message.content.push_str(gap);
         message.content.push_str(&text);
     }
-    if message.speaker == Speaker::Tool {
+    if message.speaker == Speaker::Tool && !knows_tools {
         message.speaker = Speaker::User;
         message.content = format!("<tool_response>\n{}\n</tool_response>", message.content);
         message.tool_call_id = None;
     }
-    message
+    as_json(&message, Calls { arguments_as_text: false, null_content: false }, made)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use self::history::Dialect;
 use crate::{
     api::{EngineError, Message, Tool},
-    output::Ids,
+    output::{CallFormat, hermes},
 };
 
 /// Instructions that a template may execute; a long conversation with tools takes some ten thousand.
@@ -37,7 +37,7 @@ pub struct ChatTemplate {
     eos: String,
     special: Vec<String>,
     dialect: Dialect,
-    ids: Ids,
+    calls: &'static CallFormat,
 }
 
 /// A rendered prompt: pieces that are tokenised one by one, special tokens parsed. One piece unless a message tried to
@@ -87,15 +87,15 @@ impl ChatTemplate {
         });
         environment.set_fuel(Some(FUEL));
         let special = special.into_iter().filter(|text| !text.is_empty()).collect();
-        Ok(Self { environment, bos, eos, special, dialect, ids: Ids::Free })
+        Ok(Self { environment, bos, eos, special, dialect, calls: hermes() })
     }
 
-    /// Shows ids of calls as the template wants them.
-    pub(crate) fn set_ids(&mut self, ids: Ids) {
-        self.ids = ids;
+    /// Writes calls in this form where the template does not, and their ids as it wants them.
+    pub(crate) fn set_calls(&mut self, calls: &'static CallFormat) {
+        self.calls = calls;
     }
 
-    /// Whether it shows the model the tools that are offered. If not, a system message does, in Hermes' form.
+    /// Whether it shows the model the tools that are offered. If not, a system message does.
     pub(crate) fn shows_tools(&self) -> bool {
         self.dialect.tools
     }
@@ -117,12 +117,14 @@ impl ChatTemplate {
                 "the template variable {name} is set by the engine; leave it out of the request"
             )));
         }
-        let mut foreign = json!({"messages": history::messages_json(messages, tools, self.dialect, self.ids)});
+        let mut foreign = json!({"messages": history::messages_json(messages, tools, self.dialect, self.calls)});
         for (name, value) in variables {
             foreign[name] = value.clone();
         }
         if !tools.is_empty() && self.dialect.tools {
             foreign["tools"] = history::tools_json(tools);
+        } else if self.dialect.null_tools {
+            foreign["tools"] = Value::Null;
         }
         let mark = self.disarm(&mut foreign)?;
         foreign["add_generation_prompt"] = true.into();

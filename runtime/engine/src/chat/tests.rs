@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::api::{Speaker, ToolCall};
+use crate::{
+    api::{Speaker, ToolCall},
+    output::Formats,
+};
 
 fn none() -> BTreeMap<String, Value> {
     BTreeMap::new()
@@ -76,6 +79,10 @@ fn weather_call(id: &str) -> Message {
     }
 }
 
+fn format_named(name: &str) -> &'static CallFormat {
+    Formats::of("", |_| false).named(Some(name), None).expect("known").calls
+}
+
 fn result_of(id: &str) -> Message {
     Message { tool_call_id: Some(id.into()), ..Message::new(Speaker::Tool, "sunny") }
 }
@@ -95,14 +102,14 @@ fn rendered(source: &str, messages: &[Message]) -> String {
 
 #[test]
 fn what_templates_of_the_field_use_works() {
-    let two = [Message::system(" be brief "), Message::user("a|b")];
+    let two = [Message::assistant(" be brief "), Message::user("a|b")];
     let cases = [
         (
             "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{{ ns.last }}",
             "1",
         ),
         ("{% for m in messages[1:] %}{{ m['content'] }}{% endfor %}", "a|b"),
-        ("{% for m in messages[::-1] %}{{ m.role }},{% endfor %}", "user,system,"),
+        ("{% for m in messages[::-1] %}{{ m.role }},{% endfor %}", "user,assistant,"),
         ("{{ messages[0].content | trim }}|{{ messages[0]['content'].strip() }}", "be brief|be brief"),
         ("{{ messages[0].content is string }}{{ messages is iterable and messages is not mapping }}", "TrueTrue"),
         (
@@ -129,7 +136,7 @@ fn what_templates_of_the_field_use_works() {
         ),
         (
             "{{ messages[0].get('name') or messages[0].get('role', 'x') }}{{ 'no' if messages[0].nothing is not defined }}",
-            "systemno",
+            "assistantno",
         ),
         (
             "{{ 'a' ~ 1 ~ none }}{{ ['x', 'y'] | join('-') }}{{ messages | map(attribute='role') | list | last }}",
@@ -205,15 +212,15 @@ fn arguments_come_as_the_template_wants_them() {
 #[test]
 fn results_name_their_tool_and_ids_are_what_the_family_takes() {
     let source = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{{ c.id }} {% endfor %}{% if m.role == 'tool' %}{{ m.name }} {{ m.tool_call_id }}{% endif %}{% endfor %}";
-    let shown = |ids| {
+    let shown = |format| {
         let mut template = compiled(source);
-        template.set_ids(ids);
+        template.set_calls(format_named(format));
         let text = template.render(&conversation("call_7_1"), &[], &none()).expect("renders").0.concat();
         text.split_once('}').expect("arguments").1.to_owned()
     };
-    assert_eq!(shown(Ids::Free), "call_7_1 weather call_7_1");
-    assert_eq!(shown(Ids::Counted), "functions.weather:0 weather functions.weather:0");
-    let nine = shown(Ids::Nine);
+    assert_eq!(shown("hermes"), "call_7_1 weather call_7_1");
+    assert_eq!(shown("kimi-k2"), "functions.weather:0 weather functions.weather:0");
+    let nine = shown("mistral");
     let [call, name, result] = nine.split(' ').collect::<Vec<_>>()[..] else { panic!("{nine}") };
     assert!(
         call.len() == 9 && call.bytes().all(|b| b.is_ascii_alphanumeric()) && call == result && name == "weather",
@@ -241,13 +248,31 @@ fn a_template_without_tools_is_told_of_them_in_the_conversation() {
         "hi<assistant><tool_call>\n{\"name\": \"weather\", \"arguments\": {\"b\": [true, null], \"a\": \"ü\"}}\n</tool_call>\
          <user><tool_response>\nsunny\n</tool_response>"
     );
+    // In the model's own form, if that is known.
+    let mut template = compiled(plain);
+    template.set_calls(format_named("mistral-args"));
+    let text = template.render(&messages, &[weather_tool()], &none()).expect("renders").0.concat();
+    assert!(text.contains("[TOOL_CALLS]name_of_the_function[ARGS]{"), "{text}");
+    assert!(text.contains("<assistant>[TOOL_CALLS]weather[ARGS]{\"b\": [true, null]"), "{text}");
     // Without tools nothing is added.
     assert_eq!(rendered(plain, &[Message::user("hi")]), "<user>hi");
     // A template that takes no system turn gets them with the user's.
     let strict = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}";
     let text = compiled(strict).render(&[Message::user("hi")], &[weather_tool()], &none()).expect("renders").0.concat();
     assert!(text.starts_with("<user>") && text.contains("weather") && text.ends_with("\n\nhi"), "{text}");
+    assert_eq!(rendered(strict, &[Message::system("be brief"), Message::user("hi")]), "<user>be brief\n\nhi");
+    // A template that shows tools and no calls: results stay what they are.
+    let half = "{{ tools | default([]) | tojson }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    let text = rendered(half, &conversation("1"));
+    assert!(text.contains("<assistant><tool_call>") && text.ends_with("<tool>sunny"), "{text}");
+    let names = "{{ tools | default([]) | tojson }}{% for m in messages %}{{ m.name }}{{ m.content }}{% endfor %}";
+    assert!(rendered(names, &conversation("1")).ends_with("</tool_call>weathersunny"));
     assert!(compiled("{% if tools %}{{ tools | tojson }}{% endif %}").shows_tools());
+    // Templates that ask for the length of tools that are not there expect nothing instead.
+    assert_eq!(
+        rendered("{% if tools is not none and tools | length > 0 %}tools{% endif %}ok", &[Message::user("hi")]),
+        "ok"
+    );
 }
 
 #[test]

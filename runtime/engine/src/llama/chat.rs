@@ -62,10 +62,18 @@ impl Chat {
         let is_token = |text: &str| model.tokenize(text, false, true).is_ok_and(|tokens| tokens.len() == 1);
         let mut formats = Formats::of(source, is_token);
         if !template.shows_tools() {
-            formats.calls = hermes();
+            // Tokens that the vocabulary has from the base model do not mean that the model learned to use them.
+            formats.calls = Formats::of(source, |_| false).calls;
         }
         let formats = options.apply(formats).map_err(EngineError::Unsupported)?;
-        template.set_ids(formats.calls.ids);
+        if template.shows_tools()
+            && options.tool_format.is_none()
+            && formats.calls == hermes()
+            && !source.contains("<tool_call>")
+        {
+            tracing::warn!(model = %model.path().display(), "the chat template shows tools and none of the known forms of calls; calls are looked for in Hermes' form");
+        }
+        template.set_calls(formats.calls);
         Ok(Some(Self { template, formats, controls }))
     }
 }

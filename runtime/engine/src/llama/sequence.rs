@@ -203,10 +203,14 @@ impl Sequence {
         };
         self.tokens.push(token);
         self.n_output += 1;
-        // Markup may consist of control tokens, which have no text for a reader.
-        let is_markup = model.is_control(token) && self.parser.reads(&model.special_text(token));
-        let text = self.joiner.push(&model.piece(token, is_markup));
-        let (safe, hit) = self.stop.push(&text);
+        // Markup may consist of control tokens. They have no text for a reader, so no stop string reaches into them.
+        let markup = if model.is_control(token) { model.special_text(token) } else { String::new() };
+        let (safe, hit) = if self.parser.reads(&markup) {
+            (self.stop.finish() + &self.joiner.finish() + &markup, None)
+        } else {
+            let text = self.joiner.push(&model.piece(token, false));
+            self.stop.push(&text)
+        };
         self.say(&safe);
         if let Some(stop) = hit {
             self.finish_parser();

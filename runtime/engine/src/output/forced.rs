@@ -139,6 +139,11 @@ fn written() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
             None,
         ),
         (
+            "apriel",
+            "<tool_calls>[{\"name\": \"set_timer\", \"arguments\": {\"minutes\": 5, \"label\": \"tea ü\"}}]</tool_calls>",
+            None,
+        ),
+        (
             "command-r7b",
             "<|START_ACTION|>[\n    {\"tool_name\": \"set_timer\", \"parameters\": {\"minutes\": 5, \"label\": \"tea ü\"}}\n]<|END_ACTION|>",
             None,

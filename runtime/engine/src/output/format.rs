@@ -28,6 +28,12 @@ pub(crate) const REASONING: &[Reasoning] = &[
     Reasoning { name: "seed", open: "<seed:think>", close: "</seed:think>", mark: "<seed:think>" },
     Reasoning { name: "magistral", open: "[THINK]", close: "[/THINK]", mark: "[THINK]" },
     Reasoning { name: "command-r", open: "<|START_THINKING|>", close: "<|END_THINKING|>", mark: "<|START_THINKING|>" },
+    Reasoning {
+        name: "apriel",
+        open: "Here are my reasoning steps:\n",
+        close: "[BEGIN FINAL RESPONSE]",
+        mark: "[BEGIN FINAL RESPONSE]",
+    },
     Reasoning { name: "think", open: "<think>", close: "</think>", mark: "think>" },
     Reasoning { name: "none", open: "", close: "", mark: "" },
 ];
@@ -329,6 +335,14 @@ pub(crate) const CALLS: &[CallFormat] = &[
         token: Some("<TOOLCALL>"),
         blocks: &[tagged("<TOOLCALL>", "</TOOLCALL>", Body::Json)],
         written: array("<TOOLCALL>[", "]</TOOLCALL>", "name", "arguments"),
+        ids: Ids::Free,
+    },
+    CallFormat {
+        name: "apriel",
+        marks: &["<tool_calls>["],
+        token: None,
+        blocks: &[tagged("<tool_calls>", "</tool_calls>", Body::Json)],
+        written: array("<tool_calls>[", "]</tool_calls>", "name", "arguments"),
         ids: Ids::Free,
     },
     CallFormat {

@@ -15,6 +15,7 @@ mod harmony;
 mod literal;
 mod schema;
 mod tags;
+mod written;
 mod xml;
 
 #[cfg(test)]
@@ -24,8 +25,11 @@ mod tests;
 
 use serde_json::Map;
 
-pub(crate) use self::format::{CallFormat, Formats, Ids, hermes};
 use self::{body::RawCall, format::CALLS, harmony::Harmony, tags::Tags};
+pub(crate) use self::{
+    format::{CallFormat, Formats, Ids, hermes},
+    written::write_calls,
+};
 use crate::api::{Event, Tool, ToolCall};
 
 /// A call longer than this is text: the buffer must not grow with a model that never closes its tag (bytes).
