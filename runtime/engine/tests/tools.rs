@@ -1,6 +1,10 @@
 //! How the engine speaks to models: templates, tool calls and reasoning of the families, on the embedded model.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use locara_engine::{
     Completion, Constraint, Engine, EngineError, Event, Message, Prompt, Request, Sampling, Speaker, StopReason, Tool,
@@ -8,10 +12,14 @@ use locara_engine::{
     llama::{CacheOptions, ChatOptions, LlamaEngine, LoadError, LoadOptions},
 };
 use locara_policy::KvType;
+use locara_zoo::{Arch, Meta, Spec, draft};
 use serde_json::{Value, json};
 
 fn load(chat: &ChatOptions) -> Result<LlamaEngine, LoadError> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/locara-tiny/locara-tiny.gguf");
+    load_file(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/locara-tiny/locara-tiny.gguf"), chat)
+}
+
+fn load_file(path: &Path, chat: &ChatOptions) -> Result<LlamaEngine, LoadError> {
     let options = LoadOptions {
         n_ctx: 1024,
         kv_cells: 1024,
@@ -26,7 +34,7 @@ fn load(chat: &ChatOptions) -> Result<LlamaEngine, LoadError> {
         repack: false,
         queue_max: 16,
     };
-    LlamaEngine::load_with(&path, "test", options, &CacheOptions::default(), chat, |_| true)
+    LlamaEngine::load_with(path, "test", options, &CacheOptions::default(), chat, |_| true)
 }
 
 fn with_formats(tools: &str, reasoning: &str) -> ChatOptions {
@@ -85,6 +93,72 @@ async fn a_required_call_is_made_in_the_form_of_every_family() {
         assert!(["low", "high"].contains(&arguments["tone"].as_str().unwrap()), "{format}: {arguments}");
         assert_eq!(completion.message.content, "", "{format}");
         assert_eq!(engine.stats().await.unwrap().unwrap().tool_call_failures, 0, "{format}");
+    }
+}
+
+/// A model without sense whose vocabulary has these control tokens.
+fn write_with_controls(path: &Path, controls: &[&str]) {
+    let mut draft = draft(&Spec::tiny(Arch::Llama)).unwrap();
+    for (key, value) in &mut draft.keys {
+        let at = |len: usize| len - controls.len() - 5..len - 5;
+        match (key.as_str(), value) {
+            // The last tokens before the markers of Llama 3, of which there are five.
+            ("tokenizer.ggml.tokens", Meta::Strs(tokens)) => {
+                let at = at(tokens.len());
+                tokens.splice(at, controls.iter().map(|text| (*text).to_owned()));
+            }
+            ("tokenizer.ggml.token_type", Meta::I32s(types)) => {
+                let at = at(types.len());
+                types[at].fill(3);
+            }
+            ("tokenizer.ggml.merges", Meta::Strs(merges)) => merges.truncate(merges.len() - controls.len()),
+            _ => {}
+        }
+    }
+    draft.save(path).unwrap();
+}
+
+#[tokio::test]
+async fn control_tokens_that_are_markup_reach_the_splitter_and_never_the_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let families: [(&str, &str, &[&str]); 4] = [
+        ("harmony", "harmony", &["<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|start|>"]),
+        ("mistral-args", "none", &["[TOOL_CALLS]", "[ARGS]"]),
+        ("command-r7b", "command-r", &["<|START_ACTION|>", "<|END_ACTION|>", "<|START_THINKING|>", "<|END_THINKING|>"]),
+        (
+            "deepseek-v3.1",
+            "none",
+            &[
+                "<｜tool▁calls▁begin｜>",
+                "<｜tool▁call▁begin｜>",
+                "<｜tool▁sep｜>",
+                "<｜tool▁call▁end｜>",
+                "<｜tool▁calls▁end｜>",
+            ],
+        ),
+    ];
+    for (format, reasoning, controls) in families {
+        let path = folder.path().join("model.gguf");
+        write_with_controls(&path, controls);
+        let engine = load_file(&path, &with_formats(format, reasoning)).unwrap();
+        let request = ask(vec![Message::user("hello")], ToolChoice::Named("set_timer".into()));
+        let (events, completion) = outcome(&engine, request).await;
+        let completion = completion.unwrap();
+        assert!(events.iter().all(|event| matches!(event, Event::ToolCall(_))), "{format}: {events:?}");
+        let [call] = &completion.message.tool_calls[..] else { panic!("{format}: {completion:?}") };
+        assert_eq!(call.name, "set_timer", "{format}");
+        // The same tokens mean nothing to a reader where no call can be.
+        let said = Prompt::Chat {
+            messages: vec![Message::user("hello")],
+            tools: vec![],
+            tool_choice: ToolChoice::Auto,
+            template: BTreeMap::new(),
+        };
+        let bias: Vec<_> = completion.tokens.iter().take(1).map(|token| (*token, 100.0)).collect();
+        let sampling = Sampling { logit_bias: bias, ..Sampling::greedy() };
+        let request = Request { sampling, max_tokens: 4, ignore_eos: true, ..Request::new(said) };
+        let (events, _) = outcome(&engine, request).await;
+        assert_eq!(events, [], "{format}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Conversations to prompt text, through the chat template that the model file brings.
 //!
 //! The template is a foreign program: it runs in minijinja with a fuel limit and sees nothing but the conversation, the
-//! variables of the request and the time. [`functions`] holds what it may call, [`history`] how it wants the turns.
+//! variables of the request and the time. `functions` holds what it may call, `history` how it wants the turns.
 
 mod functions;
 mod history;

@@ -56,7 +56,9 @@ impl ConstraintFactory {
     /// Compiles a constraint.
     pub(super) fn compile(&self, constraint: &Constraint) -> Result<ActiveConstraint, EngineError> {
         let (what, grammar) = match constraint {
-            Constraint::JsonSchema(schema) => ("JSON Schema", TopLevelGrammar::from_json_schema(schema.clone())),
+            Constraint::JsonSchema(schema) => {
+                ("JSON Schema", TopLevelGrammar::from_json_schema(grammar::with_bounded_space(schema)))
+            }
             Constraint::Regex(regex) => ("regular expression", TopLevelGrammar::from_regex(regex)),
             Constraint::Grammar(lark) => ("grammar", TopLevelGrammar::from_lark(lark.clone())),
         };

@@ -46,6 +46,19 @@ fn ends_itself(format: &CallFormat) -> bool {
     }
 }
 
+/// White space between two parts of JSON: a line end and indentation.
+const JSON_SPACE: &str = "[ \\n\\t]{1,16}";
+
+/// The schema with a bound on the white space in JSON, unless it sets one itself: a model that may write any amount of it
+/// does not stop.
+pub(crate) fn with_bounded_space(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Value::Object(inner) = &mut schema {
+        inner.entry("x-guidance").or_insert_with(|| json!({"whitespace_pattern": JSON_SPACE}));
+    }
+    schema
+}
+
 struct Writer<'a> {
     controls: &'a [(String, Token)],
     rules: String,
@@ -98,8 +111,9 @@ impl Writer<'_> {
         self.rule_with(&format!("[suffix={literal}]"), "/(?s:.*)/")
     }
 
+    /// JSON by a schema.
     fn json(&mut self, schema: &Value) -> String {
-        self.rule(&format!("%json {schema}"))
+        self.rule(&format!("%json {}", with_bounded_space(schema)))
     }
 
     fn call(&mut self, format: &CallFormat, tool: &Tool) -> String {

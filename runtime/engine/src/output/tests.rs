@@ -508,6 +508,22 @@ fn any_arguments() -> impl Strategy<Value = serde_json::Map<String, serde_json::
 }
 
 proptest! {
+    /// However harmony's messages are cut and damaged, the same comes out of them.
+    #[test]
+    fn harmony_does_not_depend_on_cuts(
+        pieces in prop::collection::vec(
+            "(<\\|channel\\|>|<\\|message\\|>|<\\|end\\|>|<\\|start\\|>|assistant|analysis|final| to=functions.f|<\\|call|[{}\"<|a: ]){0,4}",
+            0..12
+        ),
+    ) {
+        let whole: String = pieces.concat();
+        let mut cut = parser("harmony", "harmony", false);
+        let events = run(&mut cut, pieces.iter().map(String::as_str));
+        let mut uncut = parser("harmony", "harmony", false);
+        prop_assert_eq!(events, run(&mut uncut, [whole.as_str()]));
+        prop_assert_eq!(cut.failures(), uncut.failures());
+    }
+
     /// What is written in a family's form is read back as it was.
     #[test]
     fn calls_are_read_as_they_were_written(
