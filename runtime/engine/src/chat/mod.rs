@@ -1,8 +1,11 @@
 //! Conversations to prompt text, through the chat template that the model file brings.
 //!
 //! The template is a foreign program: it runs in minijinja with a fuel limit and sees nothing but the conversation, the
-//! variables of the request and the time. `functions` holds what it may call, `history` how it wants the turns.
+//! variables of the request and the time. `functions` holds what it may call, `dialect` finds out what it knows, `history`
+//! and `adapt` make the turns.
 
+mod adapt;
+mod dialect;
 mod functions;
 mod history;
 
@@ -11,7 +14,7 @@ use std::collections::BTreeMap;
 use minijinja::{Environment, syntax::SyntaxConfig, value::Serde};
 use serde_json::{Value, json};
 
-use self::history::Dialect;
+use self::dialect::Dialect;
 use crate::{
     api::{EngineError, Message, Tool},
     output::{CallFormat, hermes},

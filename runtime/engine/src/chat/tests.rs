@@ -282,3 +282,30 @@ fn the_end_of_a_prompt_is_found() {
     assert!(rendered("<|channel>thought\n").ends_with("<|channel>thought\n"));
     assert!(!rendered("<think></think>").ends_with("<think>") && !rendered("y").ends_with(""));
 }
+
+#[test]
+fn a_template_for_one_call_a_turn_gets_the_calls_one_by_one() {
+    let source = "{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls | length != 1 %}{{ raise_exception('single calls') }}\
+        {% endif %}[{{ m.content }}{{ m.tool_calls[0].id }}{{ m.tool_calls[0].function.arguments | tojson }}]{% else %}\
+        <{{ m.role }}{{ m.content }}>{% endif %}{% endfor %}";
+    let call = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: "{}".into() };
+    let mut messages = vec![
+        Message::user("hi"),
+        Message { tool_calls: vec![call("a"), call("b"), call("c")], ..Message::assistant("both:") },
+        Message { content: "for b".into(), ..result_of("b") },
+        Message { content: "for a".into(), ..result_of("a") },
+        Message::assistant("done"),
+    ];
+    assert_eq!(rendered(source, &messages), "<userhi>[both:a{}]<toolfor a>[b{}]<toolfor b>[c{}]<assistantdone>");
+    // A template that takes several gets them as they are.
+    let several = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }}{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}";
+    assert_eq!(rendered(several, &messages), ";a{}b{}c{};;;;");
+    // Turns that must alternate do so where results are turns of the user.
+    let alternating = "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    messages.truncate(4);
+    let text = rendered(alternating, &messages);
+    assert!(
+        text.ends_with("<user><tool_response>\nfor b\n</tool_response>\n<tool_response>\nfor a\n</tool_response>"),
+        "{text}"
+    );
+}

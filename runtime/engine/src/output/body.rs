@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     cursor::{Cursor, Stop},
-    format::{Body, Named},
+    format::{Body, FUNCTION_XML, Named},
     literal, xml,
 };
 use crate::api::Tool;
@@ -58,6 +58,11 @@ pub(super) fn parse(body: &Body, text: &str, tools: &[Tool]) -> Parsed {
 
 fn item(body: &Body, cursor: &mut Cursor<'_>, tools: &[Tool]) -> Result<Vec<RawCall>, Stop> {
     match body {
+        // Models mix the two forms that stand between the same tags.
+        Body::Json if cursor.rest().starts_with(FUNCTION_XML.function[0]) => {
+            xml::call(&FUNCTION_XML, cursor, tools).map(|call| vec![call])
+        }
+        Body::Xml(_) if cursor.peek() == Some('{') => json(cursor),
         Body::Json => json(cursor),
         Body::Named(form) => named(form, cursor).map(|call| vec![call]),
         Body::JsonOrNamed(form) => {

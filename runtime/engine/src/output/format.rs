@@ -174,7 +174,8 @@ const fn as_read(first: &'static str, between: &'static str, last: &'static str)
     Written { first, between, last, call: Shape::AsRead }
 }
 
-const FUNCTION_XML: Xml = Xml {
+/// What Qwen3-Coder writes.
+pub(crate) const FUNCTION_XML: Xml = Xml {
     function: ["<function=", ">", "</function>"],
     parameter: ["<parameter=", ">", "", "</parameter>"],
     lines: true,

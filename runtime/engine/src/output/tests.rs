@@ -184,6 +184,14 @@ fn qwen3_coder() {
 }
 
 #[test]
+fn models_mix_the_forms_that_stand_between_the_same_tags() {
+    let json = "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Köln\", \"days\": 3}}\n</tool_call>";
+    let xml = "<tool_call>\n<function=weather>\n<parameter=city>\nKöln\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>";
+    check("hermes", "none", &format!("{xml}{json}"), &[weather(1), weather(2)]);
+    check("qwen3-coder", "none", &format!("{json}{xml}"), &[weather(1), weather(2)]);
+}
+
+#[test]
 fn bare_text_gets_the_type_that_the_schema_gives_it() {
     let args = |pairs: &[(&str, &str)]| {
         let parameters: String =
