@@ -73,7 +73,7 @@ pub(super) fn without_calls(mut message: Message, knows_tools: bool, format: &Ca
         message.content = format!("<tool_response>\n{}\n</tool_response>", message.content);
         message.tool_call_id = None;
     }
-    as_json(&message, Calls { arguments_as_text: false, null_content: false, several: true }, made)
+    as_json(&message, Calls { arguments_as_text: false, null_content: false, several: true, beside_text: true }, made)
 }
 
 /// Puts the results of several calls into one turn: as turns of the user they would follow each other, which some templates
@@ -110,4 +110,14 @@ pub(super) fn one_call_a_turn(messages: Vec<Message>) -> Vec<Message> {
         turns.append(&mut results);
     }
     turns
+}
+
+/// Makes a turn with text and calls two turns, for templates that show only one of them.
+pub(super) fn calls_apart(messages: Vec<Message>) -> Vec<Message> {
+    let apart = |mut message: Message| {
+        let has_both = !message.tool_calls.is_empty() && !message.content.is_empty();
+        let text = has_both.then(|| Message::assistant(std::mem::take(&mut message.content)));
+        text.into_iter().chain([message])
+    };
+    messages.into_iter().flat_map(apart).collect()
 }

@@ -30,6 +30,8 @@ pub(super) struct Calls {
     pub(super) null_content: bool,
     /// One turn may make several calls.
     pub(super) several: bool,
+    /// Calls are shown beside text.
+    pub(super) beside_text: bool,
 }
 
 /// What is looked for in what a template makes of a trial conversation.
@@ -64,20 +66,34 @@ impl Dialect {
         };
         let as_python = format!("'{NEEDLE}': True");
         let shown: Vec<(Calls, String)> = [(false, false), (false, true), (true, false), (true, true)]
-            .map(|(arguments_as_text, null_content)| Calls { arguments_as_text, null_content, several: true })
+            .map(|(arguments_as_text, null_content)| Calls {
+                arguments_as_text,
+                null_content,
+                several: true,
+                beside_text: true,
+            })
             .into_iter()
             .filter_map(|calls| shown_with(calls).map(|text| (calls, text)))
             .collect();
         let not_as_python = shown.iter().find(|(_, text)| !text.contains(&as_python));
         let calls = not_as_python.or(shown.first()).map(|(calls, _)| *calls);
-        let takes_two = |calls: Calls| {
-            let made = Message { tool_calls: vec![call("call00001"), call("call00002")], ..Message::assistant("") };
-            let answers = ["call00001", "call00002"].map(answer);
-            let mut known = Made::new(Ids::Free);
-            let history: Vec<Message> = [Message::user("x"), made].into_iter().chain(answers).collect();
-            render(history.iter().map(|turn| as_json(turn, calls, &mut known)).collect(), none.clone()).is_some()
-        };
-        let calls = calls.map(|calls| Calls { several: takes_two(calls), ..calls });
+        let calls = calls.map(|calls| {
+            // How many of the calls of a turn are shown.
+            let shown = |made: Message| {
+                let answers = made.tool_calls.iter().map(|call| answer(&call.id));
+                let turns: Vec<Message> = answers.collect();
+                let turns = [Message::user("x"), made].into_iter().chain(turns);
+                let mut known = Made::new(Ids::Free);
+                let text = render(turns.map(|turn| as_json(&turn, calls, &mut known)).collect(), none.clone());
+                text.map_or(0, |text| text.matches(NEEDLE).count())
+            };
+            let two = vec![call("call00001"), call("call00002")];
+            Calls {
+                several: shown(Message { tool_calls: two, ..Message::assistant("") }) > 1,
+                beside_text: shown(Message { tool_calls: vec![call("call00001")], ..Message::assistant("y") }) > 0,
+                ..calls
+            }
+        });
         Self {
             // A template that refuses the trial is left alone: it may need what the trial does not have.
             tools: with.is_none() || without.is_none() || shows(&with),

@@ -33,10 +33,14 @@ pub(super) fn messages_json(messages: &[Message], tools: &[Tool], dialect: Diale
     if !dialect.system {
         adapt::join_system_with_user(&mut messages);
     }
-    match dialect.calls {
-        Some(calls) if !calls.several => messages = adapt::one_call_a_turn(messages),
-        None if !dialect.tools => adapt::join_results(&mut messages),
-        _ => {}
+    if dialect.calls.is_some_and(|calls| !calls.beside_text) {
+        messages = adapt::calls_apart(messages);
+    }
+    if dialect.calls.is_some_and(|calls| !calls.several) {
+        messages = adapt::one_call_a_turn(messages);
+    }
+    if dialect.calls.is_none() && !dialect.tools {
+        adapt::join_results(&mut messages);
     }
     let mut made = Made::new(format.ids);
     let shown = messages.into_iter().map(|message| match dialect.calls {

@@ -297,6 +297,11 @@ fn a_template_for_one_call_a_turn_gets_the_calls_one_by_one() {
         Message::assistant("done"),
     ];
     assert_eq!(rendered(source, &messages), "<userhi>[both:a{}]<toolfor a>[b{}]<toolfor b>[c{}]<assistantdone>");
+    // One that shows the first of several loses none either, nor one that shows calls only where there is no text.
+    let first = "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].id }}{{ m.tool_calls[0].function.arguments | tojson }}{% endif %}{{ m.content }};{% endfor %}";
+    assert_eq!(rendered(first, &messages), "hi;a{}both:;for a;b{};for b;c{};done;");
+    let either = "{% for m in messages %}{% if m.content %}{{ m.content }}{% else %}{% for c in m.tool_calls %}{{ c.id }}{{ c.function.arguments | tojson }}{% endfor %}{% endif %};{% endfor %}";
+    assert_eq!(rendered(either, &messages), "hi;both:;a{}b{}c{};for b;for a;done;");
     // A template that takes several gets them as they are.
     let several = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }}{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}";
     assert_eq!(rendered(several, &messages), ";a{}b{}c{};;;;");
