@@ -2,7 +2,6 @@
 //! that was not promised.
 
 use std::{
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
     time::Instant,

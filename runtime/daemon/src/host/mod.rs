@@ -62,7 +62,7 @@ use self::{
 };
 pub(crate) use self::{
     load::{Asker, Loaded, NoModel, load_options},
-    resolve::{FindError, Found, Wanted},
+    resolve::Wanted,
     senses::translated,
     tenants::Terms,
 };
