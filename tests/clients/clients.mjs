@@ -10,7 +10,7 @@ const model = "default";
 const messages = [{ role: "user", content: "Summarize: The host owns the model. Apps get tokens from it." }];
 const parameters = {
   type: "object",
-  properties: { city: { type: "string" }, days: { type: "integer" } },
+  properties: { city: { type: "string", maxLength: 16 }, days: { type: "integer" } },
   required: ["city", "days"],
   additionalProperties: false,
 };

@@ -38,7 +38,7 @@ def raises(kind, call):
 ASK = [{"role": "user", "content": "Summarize: The host owns the model. Apps get tokens from it."}]
 WEATHER = {
     "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "properties": {"city": {"type": "string", "maxLength": 16}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
     "required": ["city", "days"],
     "additionalProperties": False,
 }
@@ -213,7 +213,8 @@ ANTHROPIC_TOOL = {"name": "weather", "description": "The weather.", "input_schem
 
 @check
 def anthropic_messages_stream_what_they_answer():
-    ask = dict(model=MODEL, max_tokens=40, temperature=0, system="Be brief.", messages=ASK)
+    # The client no longer names the temperature; the API still takes it.
+    ask = dict(model=MODEL, max_tokens=40, system="Be brief.", messages=ASK, extra_body={"temperature": 0})
     whole = ant.messages.create(**ask)
     assert whole.type == "message" and whole.role == "assistant"
     assert whole.stop_reason in ("end_turn", "max_tokens") and whole.usage.output_tokens > 0
@@ -228,7 +229,7 @@ def anthropic_messages_stream_what_they_answer():
 @check
 def anthropic_tools_are_called():
     ask = dict(
-        model=MODEL, max_tokens=200, temperature=0, tools=[ANTHROPIC_TOOL], tool_choice={"type": "any"},
+        model=MODEL, max_tokens=200, tools=[ANTHROPIC_TOOL], tool_choice={"type": "any"}, extra_body={"temperature": 0},
         messages=[{"role": "user", "content": "What is the weather in Oslo for 3 days?"}],
     )
     whole = ant.messages.create(**ask)

@@ -42,6 +42,7 @@ cp clients.mjs "$cache/"
 
 home=$(mktemp -d)
 server=
+: >"$home/log"
 clean() { [ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$home"; }
 trap clean EXIT
 LOCARA_HOME=$home "$locara" serve --listen 127.0.0.1:0 2>"$home/log" &
@@ -65,6 +66,7 @@ grep -q '^python: ' "$home/python" && grep -q '^node: ' "$home/node" || failed=$
 kill -TERM "$server"
 if wait "$server"; then passed=$((passed + 1)); else cat "$home/log" >&2; say "the host did not end well"; failed=$((failed + 1)); fi
 server=
+: >"$home/log"
 [ "$failed" = 0 ] || cat "$home/log" >&2
 echo "figures: passed=$passed failed=$failed"
 [ "$failed" = 0 ]
