@@ -21,7 +21,9 @@ pub(super) fn run(command: &KeyCommand, as_json: bool) -> Result<Exit, Failure> 
                 print::json(&json!({"name": name, "key": secret, "scopes": words}));
             } else {
                 print::say!("{secret}");
-                print::note("the key is shown this once and not kept; a running `locara serve` takes it at its next start");
+                print::note(
+                    "the key is shown this once and not kept; a running `locara serve` takes it at its next start",
+                );
             }
         }
         KeyCommand::List if as_json => print::json(&json!({"keys": keys.shown().collect::<Vec<_>>()})),

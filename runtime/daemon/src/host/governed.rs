@@ -65,8 +65,13 @@ impl Governed {
             writeln!(log, "{}", record::header(&config))?;
         }
         let state = State { governor: Governor::new(config), tickets: HashMap::new(), log };
-        let governed =
-            Self { state: Mutex::new(state), origin: Instant::now(), next_ticket: AtomicU64::new(1), actions, onlookers: broadcast::Sender::new(ONLOOKER_QUEUE) };
+        let governed = Self {
+            state: Mutex::new(state),
+            origin: Instant::now(),
+            next_ticket: AtomicU64::new(1),
+            actions,
+            onlookers: broadcast::Sender::new(ONLOOKER_QUEUE),
+        };
         Ok((governed, out))
     }
 

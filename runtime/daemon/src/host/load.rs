@@ -1,11 +1,7 @@
 //! From a role to a resident model: find, vet, plan, ask the governor, load, report. In this order, so that nothing is mapped
 //! that was not promised.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-    time::Instant,
-};
+use std::{sync::Arc, time::Duration, time::Instant};
 
 use locara_apps::ModelError;
 use locara_engine::{
@@ -20,13 +16,7 @@ use locara_policy::{
     ledger::{AppId, ModelDigest},
 };
 
-use super::{
-    Host,
-    governed::Granted,
-    learned,
-    resolve::Found,
-    tenure::Tenure,
-};
+use super::{Host, governed::Granted, learned, resolve::Found, tenure::Tenure};
 use crate::failure::one_line;
 
 /// A child that opens an unknown model may take this long: a large file on a slow disk.
@@ -108,7 +98,7 @@ pub(crate) enum NoModel {
         /// The model.
         name: String,
         /// With the numbers and the way out.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// It is on its way out, or in; ask again.
     #[error("{name} is being unloaded; try again in a second")]
@@ -190,7 +180,7 @@ pub(crate) async fn load(host: Arc<Host>, located: Located, asker: Asker) -> Res
         Ok(Granted::Reserved) => {}
         // Loads are shared before they get here: this one met an unload that was taken back, or lost a race with it.
         Ok(Granted::Shared) => return host.resident(&digest).ok_or(NoModel::Leaving { name }),
-        Err(refusal) => return Err(NoModel::Refused { name, refusal }),
+        Err(refusal) => return Err(NoModel::Refused { name, refusal: Box::new(refusal) }),
     }
     let mut failed = FailedOnDrop { host: &host, model: Some(digest.clone()) };
     let Found { file, derived, request, plan, .. } = found;

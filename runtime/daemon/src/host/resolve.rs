@@ -1,7 +1,5 @@
 //! From what somebody asks for to the files of one model, and what is to be known of them before they are loaded.
 
-use std::path::PathBuf;
-
 use locara_engine::shape::model_shape;
 use locara_gguf::Gguf;
 use locara_manifest::{KvCacheType, ModelSettings, Role, Unresolved};
@@ -44,7 +42,6 @@ const LIKE_DEFAULT: [&str; 4] = [Role::DEFAULT, Role::CODING, Role::QUICKEST, Ro
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) file: ModelFile,
-    pub(crate) parts: Vec<PathBuf>,
     pub(crate) settings: ModelSettings,
     pub(crate) shape: ModelShape,
     pub(crate) derived: Defaults,
@@ -93,12 +90,12 @@ impl Host {
 
     /// Reads the header of a model and plans it for this machine, as its owner set it. Blocks.
     pub(crate) fn plan(&self, located: Located) -> Result<Found, FindError> {
-        let Located { file, parts, settings } = located;
+        let Located { file, settings, .. } = located;
         let shape = model_shape(&Gguf::open(&file.path)?)?;
         let derived = defaults(&self.machine, Some(&shape));
         let request = set(derived.request(), &settings, self.max_sequences);
         let plan = plan(&shape, &request)?;
-        Ok(Found { file, parts, settings, shape, derived, request, plan })
+        Ok(Found { file, settings, shape, derived, request, plan })
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 
 /// A model that is being unloaded is asked for again after this, seconds.
 const LEAVING_RETRY_S: u32 = 1;
-/// What is loaded is asked of the registry anew so often while models are listed; answers to an unload wait so long.
+/// Answers in flight may hold up an unload that the owner asks for, so long.
 const UNLOAD_WAITS: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -105,13 +105,11 @@ impl locara_api::Host for Served {
     fn events(&self) -> BoxStream<'static, Value> {
         let actions = self.host.governed().listen();
         let decided = unfold(actions, |mut actions| async move {
-            loop {
-                match actions.recv().await {
-                    Ok(event) => return Some((event, actions)),
-                    // Too slow: it misses some, and is told.
-                    Err(RecvError::Lagged(missed)) => return Some((json!({"event": "missed", "count": missed}), actions)),
-                    Err(RecvError::Closed) => return None,
-                }
+            match actions.recv().await {
+                Ok(event) => Some((event, actions)),
+                // Too slow: it misses some, and is told.
+                Err(RecvError::Lagged(missed)) => Some((json!({"event": "missed", "count": missed}), actions)),
+                Err(RecvError::Closed) => None,
             }
         });
         decided.take_until(self.stop.clone().cancelled_owned()).boxed()
@@ -201,9 +199,7 @@ fn refusal(asked: &str, error: &NoModel) -> Refusal {
                 },
             }
         }
-        NoModel::Leaving { .. } => {
-            Refusal::Unavailable { reason: error.to_string(), retry_after_s: LEAVING_RETRY_S }
-        }
+        NoModel::Leaving { .. } => Refusal::Unavailable { reason: error.to_string(), retry_after_s: LEAVING_RETRY_S },
         NoModel::Failed { name, detail } => Refusal::LoadFailed { model: name.clone(), reason: detail.clone() },
     }
 }

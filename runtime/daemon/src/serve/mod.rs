@@ -89,7 +89,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
 pub(crate) fn read_config(paths: &Paths) -> Result<Config, Failure> {
     let path = paths.config();
     match fs_err::read(&path) {
-        Ok(text) => Config::parse(&path.display().to_string(), text).map_err(|diagnosis| Failure::report(Exit::Failure, diagnosis)),
+        Ok(text) => Config::parse(&path.display().to_string(), text)
+            .map_err(|diagnosis| Failure::report(Exit::Failure, diagnosis)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
         Err(error) => Err(io("read the configuration", error).help(format!("{CONFIG_FILE_NAME} is optional"))),
     }

@@ -11,7 +11,9 @@ pub(super) fn taken(address: SocketAddr, error: io::Error) -> Failure {
         Some(owner) => failure.help(format!(
             "{owner} listens there; stop it, or use another port: `locara serve --listen 127.0.0.1:PORT`"
         )),
-        None => failure.help("another program may listen there; `locara serve --listen 127.0.0.1:PORT` uses another port"),
+        None => {
+            failure.help("another program may listen there; `locara serve --listen 127.0.0.1:PORT` uses another port")
+        }
     }
 }
 
@@ -28,9 +30,9 @@ pub(crate) fn owner(port: u16) -> Option<String> {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // Those of other users cannot be read.
         let Ok(files) = fs_err::read_dir(process.path().join("fd")) else { continue };
-        let holds = files.filter_map(Result::ok).any(|file| {
-            fs_err::read_link(file.path()).is_ok_and(|target| target.to_string_lossy() == wanted)
-        });
+        let holds = files
+            .filter_map(Result::ok)
+            .any(|file| fs_err::read_link(file.path()).is_ok_and(|target| target.to_string_lossy() == wanted));
         if holds {
             let name = fs_err::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(format!("{} (process {pid})", name.trim()));
