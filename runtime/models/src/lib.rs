@@ -28,5 +28,6 @@ pub use error::LibraryError;
 pub use import::{Found, ImportError, Imported, OllamaLayers, Places};
 pub use library::{Library, Listed, Located, ModelState, Removed};
 pub use progress::{OnProgress, Progress, Stage};
+pub use pull::{Hub, HubOptions, Patience, Pick, PlannedPart, PullError, PullPlan, PullSpec, Pulled, Token};
 pub use registry::{RegistryError, RegistryFile};
 pub use store::{ModelFile, ModelStore, StoreError};
