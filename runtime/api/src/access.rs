@@ -77,6 +77,7 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
     match host {
         Some(host)
             if is_this_machine(host.host())
+                || is_address(host.host())
                 || access.hosts.iter().any(|known| known.eq_ignore_ascii_case(host.host())) => {}
         _ => {
             return forbidden(format!(
@@ -104,8 +105,16 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
 }
 
 fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// An address cannot be pointed elsewhere, as a name can: whoever writes one means this machine.
+fn is_address(host: &str) -> bool {
+    address(host).is_some()
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn preflight_answer(headers: &HeaderMap) -> Response {
@@ -214,11 +223,19 @@ mod tests {
     #[test]
     fn names_of_this_machine_are_served_and_others_are_not() {
         let access = Access { hosts: vec!["box.lan".into()], ..Access::default() };
-        for host in ["localhost", "LOCALHOST:11434", "127.0.0.1:80", "127.8.9.1", "[::1]:11434", "box.lan:1", "Box.LAN"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST:11434",
+            "127.0.0.1:80",
+            "127.8.9.1",
+            "[::1]:11434",
+            "box.lan:1",
+            "Box.LAN",
+            "10.0.0.1:80",
+        ] {
             assert_eq!(refused(&access, &[("host", host)]), None, "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:11434", "0.0.0.0", "user@", ""] {
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "user@", ""] {
             assert!(refused(&access, &[("host", host)]).is_some(), "{host}");
         }
         assert!(refused(&access, &[]).is_some(), "no host at all");
@@ -231,8 +248,14 @@ mod tests {
         for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5173", "https://chat.example"] {
             assert_eq!(with(origin), None, "{origin}");
         }
-        for origin in ["https://evil.example", "null", "http://localhost.evil.example", "https://chat.example:8443", ""]
-        {
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost.evil.example",
+            "http://10.0.0.1",
+            "https://chat.example:8443",
+            "",
+        ] {
             assert!(with(origin).is_some(), "{origin}");
         }
         assert!(refused(&access, &[("host", "localhost"), ("sec-fetch-site", "cross-site")]).is_some());

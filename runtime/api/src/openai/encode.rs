@@ -46,8 +46,6 @@ pub(super) struct ChatEncoder {
     include_usage: bool,
     /// Calls of each answer so far.
     calls: Vec<usize>,
-    /// Tokens of each answer whose text comes next.
-    tokens: Vec<Vec<TokenLogprobs>>,
     endings: Vec<Ending>,
 }
 
@@ -60,7 +58,6 @@ impl ChatEncoder {
             fingerprint: answering.fingerprint.clone(),
             include_usage,
             calls: vec![0; n],
-            tokens: vec![Vec::new(); n],
             endings: Vec::new(),
         }
     }
@@ -77,8 +74,8 @@ impl ChatEncoder {
         });
     }
 
-    fn delta(&mut self, index: usize, delta: Value, out: &mut Frames) {
-        let logprobs = Logprobs::of(&std::mem::take(&mut self.tokens[index]));
+    fn delta(&self, index: usize, delta: Value, tokens: &[TokenLogprobs], out: &mut Frames) {
+        let logprobs = Logprobs::of(tokens);
         self.chunk(&[ChunkChoice { index, delta, logprobs, finish_reason: None, locara: None }], None, out);
     }
 }
@@ -86,16 +83,15 @@ impl ChatEncoder {
 impl Encoder for ChatEncoder {
     fn begin(&mut self, _prompt_tokens: Option<u32>, out: &mut Frames) {
         for index in 0..self.calls.len() {
-            self.delta(index, json!({"role": "assistant", "content": ""}), out);
+            self.delta(index, json!({"role": "assistant", "content": ""}), &[], out);
         }
     }
 
     fn piece(&mut self, index: usize, piece: Piece, out: &mut Frames) {
         match piece {
             Piece::Prefill { .. } => {}
-            Piece::Token(token) => self.tokens[index].push(token),
-            Piece::Text(text) => self.delta(index, json!({ "content": text }), out),
-            Piece::Thinking(text) => self.delta(index, json!({ "reasoning_content": text }), out),
+            Piece::Text(text, tokens) => self.delta(index, json!({ "content": text }), &tokens, out),
+            Piece::Thinking(text) => self.delta(index, json!({ "reasoning_content": text }), &[], out),
             Piece::Call(call) => {
                 let at = self.calls[index];
                 self.calls[index] += 1;
@@ -104,15 +100,15 @@ impl Encoder for ChatEncoder {
                 let arguments = std::mem::take(&mut opening.function.arguments);
                 let mut opening = json!(opening);
                 opening["index"] = at.into();
-                self.delta(index, json!({ "tool_calls": [opening] }), out);
+                self.delta(index, json!({ "tool_calls": [opening] }), &[], out);
                 let rest = json!({"index": at, "function": {"arguments": arguments}});
-                self.delta(index, json!({ "tool_calls": [rest] }), out);
+                self.delta(index, json!({ "tool_calls": [rest] }), &[], out);
             }
             Piece::End(ending) => {
                 let choice = ChunkChoice {
                     index,
                     delta: json!({}),
-                    logprobs: Logprobs::of(&std::mem::take(&mut self.tokens[index])),
+                    logprobs: None,
                     finish_reason: Some(finish_reason(&ending.reason)),
                     locara: note(&ending),
                 };
