@@ -49,7 +49,7 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     let mut response = if preflight {
         preflight_answer(request.headers())
     } else {
-        match identify(access, &request) {
+        match may_manage(origin.as_ref(), &request).and_then(|()| identify(access, &request)) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 next.run(request).await
@@ -59,14 +59,35 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.value);
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
     response
 }
 
+/// The origin of a page that is let in.
+#[derive(Debug)]
+struct Origin {
+    value: HeaderValue,
+    /// The page is the host's own, or the owner has listed it. Any other page of this machine may ask models, and no more:
+    /// whatever a developer happens to serve must not remove models.
+    trusted: bool,
+}
+
+/// A page that is let in, but not trusted, keeps its hands off what belongs to the owner.
+fn may_manage(origin: Option<&Origin>, request: &Request) -> Result<(), Fault> {
+    let owners = matches!(scope_of(request.method(), request.uri().path()), Some(Scope::Models | Scope::Admin));
+    match origin {
+        Some(Origin { value, trusted: false }) if owners => Err(Fault::new(
+            Kind::Forbidden,
+            format!("web pages of {value:?} may ask models only; let the owner add the origin to the allowed origins"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The origin to allow, if the request names one.
-fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, Fault> {
+fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Option<Origin>, Fault> {
     let forbidden = |what: String| Err(Fault::new(Kind::Forbidden, what));
     // HTTP/2 carries the name in the URI.
     let named = match uri.authority() {
@@ -74,7 +95,7 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
         None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
     };
     let host = named.and_then(|named| named.parse::<Authority>().ok());
-    match host {
+    match &host {
         Some(host)
             if is_this_machine(host.host())
                 || is_address(host.host())
@@ -92,11 +113,12 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
         return if foreign { forbidden("requests of foreign web pages are not served".into()) } else { Ok(None) };
     };
     let text = origin.to_str().unwrap_or_default();
-    let local = text
-        .parse::<Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(is_this_machine));
-    if local || access.origins.iter().any(|known| known.eq_ignore_ascii_case(text)) {
-        Ok(Some(origin.clone()))
+    let page = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let local = page.as_ref().and_then(Uri::host).is_some_and(is_this_machine);
+    let own = page.as_ref().and_then(Uri::authority).is_some_and(|page| Some(page) == host.as_ref());
+    let trusted = own || access.origins.iter().any(|known| known.eq_ignore_ascii_case(text));
+    if local || trusted {
+        Ok(Some(Origin { value: origin.clone(), trusted }))
     } else {
         forbidden(format!(
             "web pages of {text:?} are not served here; let the owner add the origin to the allowed origins"

@@ -1,6 +1,6 @@
 //! HTTP in the dialects that clients already speak: OpenAI, Anthropic, Ollama, and the host's own for its owner.
 //!
-//! One way for all: a dialect module decodes a body into a [`wish::Wish`], [`answering`] turns that into requests to an
+//! One way for all: a dialect module decodes a body into a `wish::Wish`, `answering` turns that into requests to an
 //! engine and their events into pieces, and the dialect encodes the pieces. What the host must do for it is the trait
 //! [`Host`].
 //!

@@ -265,7 +265,8 @@ struct TextEncoder {
     before: Vec<String>,
     /// Where the next token of each answer begins, in characters.
     offsets: Vec<usize>,
-    endings: Vec<Ending>,
+    /// By the number of the answer: they end in any order.
+    endings: BTreeMap<usize, Ending>,
 }
 
 impl TextEncoder {
@@ -279,7 +280,7 @@ impl TextEncoder {
             include_usage,
             offsets: before.iter().map(|before| before.chars().count()).collect(),
             before,
-            endings: Vec::new(),
+            endings: BTreeMap::new(),
         }
     }
 
@@ -323,7 +324,7 @@ impl Encoder for TextEncoder {
             Piece::Text(text, tokens) => self.text(index, text, &tokens, None, out),
             Piece::End(ending) => {
                 self.text(index, String::new(), &[], Some(&ending), out);
-                self.endings.push(ending);
+                self.endings.insert(index, ending);
             }
         }
     }
@@ -334,7 +335,7 @@ impl Encoder for TextEncoder {
 
     fn end(&mut self, out: &mut Frames) {
         if self.include_usage {
-            self.chunk(&[], Some(&Usage::of(&self.endings, self.n)), out);
+            self.chunk(&[], Some(&Usage::of(self.endings.values(), self.n)), out);
         }
         out.done();
     }

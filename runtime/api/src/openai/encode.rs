@@ -1,5 +1,7 @@
 //! Streams of chat completions.
 
+use std::collections::BTreeMap;
+
 use locara_engine::TokenLogprobs;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -46,7 +48,8 @@ pub(super) struct ChatEncoder {
     include_usage: bool,
     /// Calls of each answer so far.
     calls: Vec<usize>,
-    endings: Vec<Ending>,
+    /// By the number of the answer: they end in any order.
+    endings: BTreeMap<usize, Ending>,
 }
 
 impl ChatEncoder {
@@ -58,7 +61,7 @@ impl ChatEncoder {
             fingerprint: answering.fingerprint.clone(),
             include_usage,
             calls: vec![0; n],
-            endings: Vec::new(),
+            endings: BTreeMap::new(),
         }
     }
 
@@ -113,7 +116,7 @@ impl Encoder for ChatEncoder {
                     locara: note(&ending),
                 };
                 self.chunk(&[choice], None, out);
-                self.endings.push(ending);
+                self.endings.insert(index, ending);
             }
         }
     }
@@ -127,7 +130,7 @@ impl Encoder for ChatEncoder {
 
     fn end(&mut self, out: &mut Frames) {
         if self.include_usage {
-            self.chunk(&[], Some(&Usage::of(&self.endings, self.calls.len())), out);
+            self.chunk(&[], Some(&Usage::of(self.endings.values(), self.calls.len())), out);
         }
         out.done();
     }

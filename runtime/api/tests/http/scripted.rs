@@ -258,7 +258,7 @@ async fn a_failure_in_the_middle_is_told_in_the_stream() {
         assert_eq!(response.status(), 200);
         script.go_on.notify_one();
         let text = response.text().await.unwrap();
-        let last = text.lines().filter(|line| !line.is_empty()).next_back().unwrap();
+        let last = text.lines().rfind(|line| !line.is_empty()).unwrap();
         let last: Value = serde_json::from_str(last.trim_start_matches("data: ")).unwrap();
         let message = match route {
             "/api/chat" => &last["error"],
