@@ -6,7 +6,7 @@ SHELL := /bin/sh
 RUN := . scripts/env.sh &&
 LOCARA := "$$CARGO_TARGET_DIR/release/locara"
 
-.PHONY: demo test check bench simulate pressure setup build apps fuzz generate
+.PHONY: demo test check bench simulate pressure clients setup build apps fuzz generate
 
 ## Sets up what is missing, builds, and summarises a document that is longer than the model's context
 demo: build apps
@@ -41,6 +41,10 @@ simulate: setup
 pressure: build apps
 	@$(RUN) cargo run --release --package locara-pressure
 
+## The official clients of OpenAI, Anthropic and Ollama against the real binary
+clients: build
+	@$(RUN) tests/clients/run.sh $(LOCARA)
+
 setup:
 	@scripts/setup.sh
 
@@ -53,7 +57,7 @@ apps: setup
 
 ## Writes the files that are generated from the code
 generate: setup
-	@$(RUN) cargo run --quiet -p locara-manifest --example schema > manifests/schema/locara.schema.json
+	@$(RUN) cargo run --quiet --release -p locara-manifest --example schema manifests/schema
 
 ## Fuzzes the two parsers of foreign files for a minute each
 fuzz: setup

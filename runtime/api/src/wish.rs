@@ -70,7 +70,10 @@ pub(crate) struct Names {
 impl Wish {
     /// A conversation to be continued.
     pub(crate) fn chat(messages: Vec<Message>, tools: Vec<Tool>, tool_choice: ToolChoice) -> Self {
-        Self { prompts: vec![Prompt::Chat { messages, tools, tool_choice }], ..Self::default() }
+        Self {
+            prompts: vec![Prompt::Chat { messages, tools, tool_choice, template: Default::default() }],
+            ..Self::default()
+        }
     }
 
     /// Answers in all.

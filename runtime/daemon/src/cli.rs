@@ -1,6 +1,6 @@
 //! The command line, as types. Nothing here does anything.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
@@ -21,6 +21,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Serve models over HTTP until stopped: OpenAI, Anthropic and Ollama clients work against it
+    Serve(ServeArgs),
+    /// Make, list or remove API keys of the HTTP interface
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Run an installed app
     Run(RunArgs),
     /// Install an app from a packed folder
@@ -78,6 +85,34 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Address and port; `[server] listen` of locara.toml if absent, 127.0.0.1:11434 if that is absent too
+    #[arg(long, value_name = "ADDRESS:PORT", env = "LOCARA_LISTEN")]
+    pub(crate) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key and show it, this once; from then on every request needs one
+    Add {
+        /// What the client is called in accounts and logs
+        name: String,
+        /// What it opens (repeatable): inference, models, admin
+        #[arg(long, value_name = "SCOPE", default_value = "inference", value_parser = ["inference", "models", "admin"])]
+        scope: Vec<String>,
+    },
+    /// List keys: names and what they open
+    List,
+    /// Remove a key
+    Rm {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct MemoryArgs {
     /// Show it again every second until interrupted
     #[arg(long, short)]
@@ -124,9 +159,9 @@ pub(crate) struct PackArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// A GGUF file; the embedded model if absent
+    /// A GGUF file, or the name, role or digest of a model; what plays `default` if absent
     #[arg(value_hint = ValueHint::FilePath)]
-    pub(crate) model: Option<PathBuf>,
+    pub(crate) model: Option<String>,
     /// Tokens of context
     #[arg(long, short, value_name = "TOKENS")]
     pub(crate) context: Option<u32>,

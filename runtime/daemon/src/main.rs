@@ -12,6 +12,7 @@ mod host;
 mod installed;
 mod paths;
 mod print;
+mod serve;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use crate::{exit::Exit, failure::Failure};
 /// The host's folders. They are made when something is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
+    config: PathBuf,
     data: PathBuf,
     cache: PathBuf,
 }
@@ -18,14 +19,28 @@ impl Paths {
     pub(crate) fn find() -> Result<Self, Failure> {
         if let Some(home) = std::env::var_os("LOCARA_HOME").filter(|home| !home.is_empty()) {
             let home = PathBuf::from(home);
-            return Ok(Self { cache: home.join("cache"), data: home });
+            return Ok(Self { config: home.clone(), cache: home.join("cache"), data: home });
         }
         directories::ProjectDirs::from("org", "locara", "locara")
-            .map(|dirs| Self { data: dirs.data_dir().to_owned(), cache: dirs.cache_dir().to_owned() })
+            .map(|dirs| Self {
+                config: dirs.config_dir().to_owned(),
+                data: dirs.data_dir().to_owned(),
+                cache: dirs.cache_dir().to_owned(),
+            })
             .ok_or_else(|| {
                 Failure::new(Exit::Failure, "there is no home folder to keep state in")
                     .help("set HOME, or LOCARA_HOME to a folder of your choice")
             })
+    }
+
+    /// What the owner writes: `locara.toml`.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.config.join(locara_manifest::CONFIG_FILE_NAME)
+    }
+
+    /// API keys, as digests.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.data.join("keys.json")
     }
 
     /// All state.
@@ -46,6 +61,11 @@ impl Paths {
     /// Model files.
     pub(crate) fn models(&self) -> PathBuf {
         self.data.join("models")
+    }
+
+    /// Which models there are, and which of them plays which role.
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.data.join("registry.json")
     }
 
     /// Sockets of running hosts.

@@ -6,9 +6,12 @@
 //! The way of one token: [`Engine::submit`] → actor batches, samples, detokenises → [`Event`] in the bounded channel of
 //! its [`Generation`]. A reader that does not read stops its own sequence only; dropping the [`Generation`] cancels it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +52,12 @@ pub struct ModelInfo {
     pub n_embd: u32,
     /// Whether the file brings a chat template.
     pub has_chat_template: bool,
+    /// Name of the form in which it writes tool calls, e.g. `hermes`.
+    #[serde(default)]
+    pub tool_format: String,
+    /// Name of the form in which it marks reasoning, e.g. `think`; `none` if it does not.
+    #[serde(default)]
+    pub reasoning_format: String,
 }
 
 impl ModelInfo {
@@ -213,6 +222,10 @@ pub enum Prompt {
         tools: Vec<Tool>,
         /// May, must or must not call them.
         tool_choice: ToolChoice,
+        /// What the template may ask for besides, e.g. `enable_thinking`, `reasoning_effort` or `documents`. What the engine
+        /// sets itself (`messages`, `tools`, `add_generation_prompt`, `bos_token`, `eos_token`) is refused.
+        #[serde(default)]
+        template: BTreeMap<String, serde_json::Value>,
     },
     /// Text without a template; special tokens in it are not parsed.
     Text(String),
@@ -287,7 +300,12 @@ impl Request {
     /// A chat without tools.
     #[must_use]
     pub fn chat(messages: Vec<Message>) -> Self {
-        Self::new(Prompt::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto })
+        Self::new(Prompt::Chat {
+            messages,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            template: BTreeMap::new(),
+        })
     }
 }
 
@@ -536,6 +554,9 @@ pub struct EngineStats {
     pub decoded: u64,
     /// Requests that ended, whatever the outcome.
     pub finished: u64,
+    /// Pieces of answers that looked like a tool call, did not parse and were given out as text.
+    #[serde(default)]
+    pub tool_call_failures: u64,
 }
 
 /// Turns tokens into tokens. Calls return at once; what takes time comes back over a channel.

@@ -1,6 +1,6 @@
 //! What stays when models come and go. A binary of its own: nothing else may run in its process.
 //!
-//! The bound is 2 % of what the process holds while a model is loaded. Without any model it holds so little that the
+//! The first half fills the allocator's caches, the second half must be flat. The bound is 1 % of what the process holds while a model is loaded. Without any model it holds so little that the
 //! allocator's caches, which fill up over some hundred cycles and then stay, would be more than 2 % of that.
 #![cfg(target_os = "linux")]
 
@@ -50,8 +50,8 @@ async fn a_hundred_loads_leave_nothing_behind() {
         sorted.sort_unstable();
         sorted[sorted.len() / 2]
     };
-    let (early, late) = (median(&floor[10..20]), median(&floor[90..]));
+    let (early, late) = (median(&floor[40..50]), median(&floor[90..]));
     let highest = floor.iter().copied().max().unwrap_or(u64::MAX);
     assert!(highest < loaded / 2, "{highest} bytes without a model, {loaded} with one: {floor:?}");
-    assert!(late <= early + loaded / 50, "{early} bytes after 15 loads, {late} after 95, {loaded} loaded: {floor:?}");
+    assert!(late <= early + loaded / 100, "{early} bytes after 45 loads, {late} after 95, {loaded} loaded: {floor:?}");
 }

@@ -241,6 +241,7 @@ async fn a_required_tool_is_called() {
         messages: vec![Message::user("hello")],
         tools: vec![tool.clone()],
         tool_choice: choice,
+        template: std::collections::BTreeMap::new(),
     };
     let request = |choice| Request { sampling: Sampling::greedy(), max_tokens: 120, ..Request::new(prompt(choice)) };
     for choice in [ToolChoice::Required, ToolChoice::Named("set_timer".into())] {

@@ -1,7 +1,16 @@
-//! Prints the JSON Schema of `locara.json`. The committed copy is made by
-//! `cargo run -p locara-manifest --example schema > manifests/schema/locara.schema.json`.
+//! Writes the JSON Schemas of `locara.json`, `registry.json` and `locara.toml` into the folder that is named; `make generate`
+//! names `manifests/schema`.
 
-fn main() -> serde_json::Result<()> {
-    println!("{}", serde_json::to_string_pretty(&locara_manifest::schema())?);
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = std::env::args_os().nth(1).map(PathBuf::from).ok_or("name the folder to write to")?;
+    for (name, schema) in [
+        ("locara.schema.json", locara_manifest::schema()),
+        ("registry.schema.json", locara_manifest::registry_schema()),
+        ("config.schema.json", locara_manifest::config_schema()),
+    ] {
+        fs_err::write(folder.join(name), serde_json::to_string_pretty(&schema)? + "\n")?;
+    }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Problems of a manifest, each with its place, and the report of all of them.
+//! Problems of a document, each with its place, and the report of all of them.
 //!
 //! They implement miette's protocol and nothing of its drawing: the binary and the tests render the same report. What is
 //! quoted from outside can neither move a terminal's cursor nor change the direction of writing.
@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
 
+use crate::document::Document;
 use crate::excerpt::{self, Excerpt};
 use crate::text::{grouped, is_unprintable};
 
@@ -92,7 +93,8 @@ pub enum Code {
 }
 
 impl Code {
-    /// The stable spelling, such as `locara::manifest::host_owned_key`.
+    /// The stable spelling, such as `locara::manifest::host_owned_key`. In reports about a registry or a configuration
+    /// that word stands in place of `manifest`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -134,7 +136,7 @@ pub struct Problem {
     pub code: Code,
     /// What is wrong, naming key and value.
     pub message: String,
-    /// Bytes of the manifest that are wrong.
+    /// Bytes of the document that are wrong.
     pub span: Range<usize>,
     /// What stands under the caret.
     pub label: String,
@@ -144,6 +146,8 @@ pub struct Problem {
     pub why: String,
     /// What to do about it.
     pub fix: String,
+    /// What it is a problem of.
+    document: Document,
     /// What is drawn instead of the whole source, if that has very long lines.
     excerpt: Option<Excerpt>,
 }
@@ -158,6 +162,7 @@ impl Problem {
             other: None,
             why: String::new(),
             fix: String::new(),
+            document: Document::Manifest,
             excerpt: None,
         }
     }
@@ -193,7 +198,7 @@ impl std::error::Error for Problem {}
 
 impl Diagnostic for Problem {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.code))
+        Some(Box::new(self.code.as_str().replacen("manifest", self.document.code(), 1)))
     }
 
     fn severity(&self) -> Option<Severity> {
@@ -224,27 +229,31 @@ impl Diagnostic for Problem {
     }
 }
 
-/// Everything that is wrong with one manifest, in the order of its text. Never empty.
+/// Everything that is wrong with one document, in the order of its text. Never empty.
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
     source: NamedSource<String>,
     problems: Vec<Problem>,
     omitted: usize,
+    document: Document,
 }
 
 impl Diagnosis {
     /// `bytes` is what was read; in the report every byte stands where it stood, or a `?` in its place.
-    pub(crate) fn new(source_name: &str, bytes: &[u8], problems: Problems) -> Self {
+    pub(crate) fn new(document: Document, source_name: &str, bytes: &[u8], problems: Problems) -> Self {
         let Problems { kept: mut problems, omitted } = problems;
         problems.sort_by_key(|problem| (problem.span.start, problem.span.end));
         let name: String = source_name.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
         let text = printable(bytes);
+        for problem in &mut problems {
+            problem.document = document;
+        }
         if excerpt::needed(&text) {
             for problem in &mut problems {
                 problem.excerpt = Some(Excerpt::new(&name, &text, &problem.span));
             }
         }
-        Self { source: NamedSource::new(name, text).with_language("json"), problems, omitted }
+        Self { source: NamedSource::new(name, text).with_language(document.language()), problems, omitted, document }
     }
 
     /// The problems, in the order of the text.
@@ -259,13 +268,13 @@ impl Diagnosis {
         self.omitted
     }
 
-    /// The name of the manifest, as it was given.
+    /// The name of the document, as it was given.
     #[must_use]
     pub fn source_name(&self) -> &str {
         self.source.name()
     }
 
-    /// Line and column of a byte of the manifest, both counted from 1; columns are characters.
+    /// Line and column of a byte of the document, both counted from 1; columns are characters.
     #[must_use]
     pub fn position(&self, byte: usize) -> (usize, usize) {
         let text = self.source.inner();
@@ -291,7 +300,7 @@ impl std::error::Error for Diagnosis {}
 
 impl Diagnostic for Diagnosis {
     fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new("locara::manifest"))
+        Some(Box::new(format!("locara::{}", self.document.code())))
     }
 
     fn severity(&self) -> Option<Severity> {
@@ -341,7 +350,7 @@ mod tests {
 
     #[test]
     fn positions_count_lines_and_characters_from_one() {
-        let diagnosis = Diagnosis::new("x", "{\n  \"ä\": 1\n}".as_bytes(), Problems::default());
+        let diagnosis = Diagnosis::new(Document::Manifest, "x", "{\n  \"ä\": 1\n}".as_bytes(), Problems::default());
         assert_eq!(diagnosis.position(0), (1, 1));
         assert_eq!(diagnosis.position(9), (2, 7));
         assert_eq!(diagnosis.position(usize::MAX), (3, 2));

@@ -12,6 +12,8 @@ pub(crate) struct HostOwned {
     pub(crate) why: &'static str,
     /// What to do instead.
     pub(crate) fix: &'static str,
+    /// Whether the owner of the machine has no key for it either, in no file of the host.
+    pub(crate) nobodys: bool,
 }
 
 const REMOVE: &str = "remove the key";
@@ -33,6 +35,7 @@ const TABLE: &[HostOwned] = &[
         what: "the number of threads",
         why: "only the host sees the cores and everyone else who wants them; more threads than fast cores are slower",
         fix: REMOVE,
+        nobodys: true,
     },
     HostOwned {
         spellings: &[
@@ -51,18 +54,21 @@ const TABLE: &[HostOwned] = &[
         what: "how much of a model runs on the GPU",
         why: "the host offloads all of it wherever it fits, and knows when it does not",
         fix: REMOVE,
+        nobodys: true,
     },
     HostOwned {
         spellings: &["mmap", "noMmap", "useMmap", "directIo"],
         what: "how weights enter memory",
         why: "weights are mapped once, shared and read-only, so that the system can take clean pages back without swapping",
         fix: REMOVE,
+        nobodys: true,
     },
     HostOwned {
         spellings: &["mlock", "useMlock", "pin", "pinned", "wired"],
         what: "whether memory is locked",
         why: "locked weights cannot be taken back under pressure, so everything else on the machine would swap",
         fix: "remove the key; ask for `keepLoaded` with a reason if reloading hurts",
+        nobodys: true,
     },
     HostOwned {
         spellings: &[
@@ -81,6 +87,7 @@ const TABLE: &[HostOwned] = &[
         what: "the type of the KV cache",
         why: "the host picks it for the device, q8_0 by default; an app can only ask for a better one, with a reason",
         fix: "remove the key, or ask for quality: `\"kv\": {\"type\": \"f16\", \"reason\": \"…\"}` in an entry of `models`",
+        nobodys: false,
     },
     HostOwned {
         spellings: &[
@@ -101,6 +108,7 @@ const TABLE: &[HostOwned] = &[
         what: "when a model is loaded and unloaded",
         why: "models are shared, and memory that one app holds while idle is memory that another one lacks",
         fix: "remove the key; ask for `keepLoaded` with a reason in an entry of `models` if reloading hurts",
+        nobodys: false,
     },
     HostOwned {
         spellings: &[
@@ -119,12 +127,14 @@ const TABLE: &[HostOwned] = &[
         what: "how requests are batched",
         why: "one batch serves all apps at once; its size decides how long everyone waits for the next token",
         fix: REMOVE,
+        nobodys: false,
     },
     HostOwned {
         spellings: &["flashAttention", "flashAttn", "fa"],
         what: "FlashAttention",
         why: "the host switches it on where the device and the KV type gain from it",
         fix: REMOVE,
+        nobodys: true,
     },
     HostOwned {
         spellings: &[
@@ -140,24 +150,28 @@ const TABLE: &[HostOwned] = &[
         what: "whether the machine may swap",
         why: "the host never lets it: what does not fit is queued or refused with the numbers",
         fix: "remove the key, and state the real need in `requires.memoryGB`",
+        nobodys: true,
     },
     HostOwned {
         spellings: &["repack", "repacking", "extraBufts", "useExtraBufts", "noRepack"],
         what: "private copies of the weights",
         why: "a repacked copy doubles the memory of a model and cannot be shared or taken back",
         fix: REMOVE,
+        nobodys: true,
     },
     HostOwned {
         spellings: &["priority", "nice", "qos", "affinity"],
         what: "how the app is scheduled against others",
         why: "an app that sets its own priority takes from the others",
         fix: "remove the key; `class` says whether a person waits",
+        nobodys: false,
     },
     HostOwned {
         spellings: &["speculative", "draftMax", "draftMin", "nDraft", "numDraft"],
         what: "how drafting is done",
         why: "drafting pays only on some machines, so the host measures it and decides",
         fix: "remove the key; `draft` in an entry of `models` names a role that may draft",
+        nobodys: false,
     },
     HostOwned {
         spellings: &[
@@ -174,12 +188,14 @@ const TABLE: &[HostOwned] = &[
         what: "how a model's context is set up",
         why: "the host reads it from the model and makes as many cells as the planner reserved",
         fix: "remove the key; `context` in an entry of `models` says how many tokens the app needs",
+        nobodys: false,
     },
     HostOwned {
         spellings: &["modelPath", "modelFile", "gguf", "weights", "hfRepo", "quant", "quantization", "quantisation"],
         what: "which model file plays a role",
         why: "apps name what they need, and the owner of the machine decides which model that is",
         fix: "remove the key; name a `role` in an entry of `models`",
+        nobodys: false,
     },
 ];
 
@@ -197,9 +213,9 @@ fn fold(key: &str) -> String {
 }
 
 /// The keys in camel, snake and kebab case, as alternatives of a regular expression: what an editor can recognise.
-pub(crate) fn pattern() -> String {
+pub(crate) fn pattern(wanted: impl Fn(&HostOwned) -> bool) -> String {
     let mut all: Vec<String> = Vec::new();
-    for spelling in TABLE.iter().flat_map(|entry| entry.spellings) {
+    for spelling in TABLE.iter().filter(|entry| wanted(entry)).flat_map(|entry| entry.spellings) {
         for separator in ["", "_", "-"] {
             let name = if separator.is_empty() { (*spelling).to_owned() } else { separated(spelling, separator) };
             if !all.contains(&name) {

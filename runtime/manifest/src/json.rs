@@ -9,16 +9,19 @@ use jsonc_parser::tokens::{Token, TokenAndRange};
 use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, Scanner, ScannerOptions, parse_to_ast};
 
 use crate::diagnosis::Problems;
+use crate::document::Document;
 use crate::text::{grouped, quoted};
-use crate::{Code, MAX_BYTES, Problem};
+use crate::{Code, Problem};
 
 /// Levels of objects and lists that are read. A manifest has four.
 const MAX_DEPTH: usize = 16;
 
 const BOM: &str = "\u{feff}";
 
-/// The text of a manifest and where it begins in the file.
+/// The text of a document and where it begins in the file.
 pub(crate) struct Text<'a> {
+    /// What it is meant to be.
+    pub(crate) document: Document,
     /// The text, without a byte order mark.
     pub(crate) text: &'a str,
     /// Bytes before it.
@@ -27,18 +30,19 @@ pub(crate) struct Text<'a> {
 
 impl<'a> Text<'a> {
     /// Checks size and encoding. `None` is "reported, and nothing else can be read".
-    pub(crate) fn new(bytes: &'a [u8], problems: &mut Problems) -> Option<Self> {
-        if bytes.len() > MAX_BYTES {
+    pub(crate) fn new(document: Document, bytes: &'a [u8], problems: &mut Problems) -> Option<Self> {
+        let noun = document.noun();
+        if bytes.len() > document.max_bytes() {
             let message = format!(
-                "the manifest is {} bytes long; at most {} are read",
+                "the {noun} is {} bytes long; at most {} are read",
                 grouped(bytes.len() as u64),
-                grouped(MAX_BYTES as u64)
+                grouped(document.max_bytes() as u64)
             );
             problems.push(
                 Problem::new(Code::TooLarge, 0..0, message)
                     .label("not read")
-                    .why("a real manifest has a few thousand bytes, and the host reads strangers' files with care")
-                    .fix("move data out of the manifest into files of the app"),
+                    .why(document.why_max_bytes())
+                    .fix(document.fix_max_bytes()),
             );
             return None;
         }
@@ -49,21 +53,24 @@ impl<'a> Text<'a> {
             Problem::new(
                 Code::NotUtf8,
                 start..end,
-                format!("the manifest is not UTF-8: {} at byte {start}", shown.join(" ")),
+                format!("the {noun} is not UTF-8: {} at byte {start}", shown.join(" ")),
             )
             .label("not a character")
-            .why("JSON is UTF-8 and nothing else")
+            .why(if document.is_toml() { "TOML is UTF-8 and nothing else" } else { "JSON is UTF-8 and nothing else" })
             .fix("save the file as UTF-8")
         };
         let text = std::str::from_utf8(bytes).map_err(|error| problems.push(not_utf8(error))).ok()?;
-        let Some(rest) = text.strip_prefix(BOM) else { return Some(Self { text, base: 0 }) };
+        let Some(rest) = text.strip_prefix(BOM) else { return Some(Self { document, text, base: 0 }) };
+        if document.is_toml() {
+            return Some(Self { document, text: rest, base: BOM.len() }); // TOML lets it pass
+        }
         problems.push(
-            Problem::new(Code::ByteOrderMark, 0..BOM.len(), "the manifest begins with a byte order mark")
+            Problem::new(Code::ByteOrderMark, 0..BOM.len(), format!("the {noun} begins with a byte order mark"))
                 .label("invisible mark")
                 .why("JSON has none (RFC 8259 §8.1), and many readers stop at it")
                 .fix("save the file as UTF-8 without a mark (BOM)"),
         );
-        Some(Self { text: rest, base: BOM.len() })
+        Some(Self { document, text: rest, base: BOM.len() })
     }
 
     /// A place in this text as a place in the file: inside it, not in the middle of a character, and not beyond the end
@@ -87,9 +94,10 @@ impl<'a> Text<'a> {
             Ok(parsed) => {
                 self.liberties(parsed.tokens.as_deref().unwrap_or_default(), problems);
                 if parsed.value.is_none() {
-                    let empty = Problem::new(Code::Syntax, self.span(0, self.text.len()), "the manifest is empty")
+                    let message = format!("the {} is empty", self.document.noun());
+                    let empty = Problem::new(Code::Syntax, self.span(0, self.text.len()), message)
                         .label("nothing here")
-                        .fix("start from an example: `{\"$schema\": …, \"manifestVersion\": 1, …}`; manifests/examples has some");
+                        .fix(self.document.fix_empty());
                     problems.push(empty);
                 }
                 parsed.value
@@ -132,7 +140,10 @@ impl<'a> Text<'a> {
                 let problem =
                     Problem::new(Code::TooDeep, self.span(start, end), "objects and lists are nested too deeply")
                         .label(format!("level {depth}"))
-                        .why("a manifest is four levels deep; the host reads strangers' files with care")
+                        .why(format!(
+                            "a {} is four levels deep; the host reads strangers' files with care",
+                            self.document.noun()
+                        ))
                         .fix(format!("remove the nesting; at most {MAX_DEPTH} levels are read"));
                 return Some(problem);
             }
@@ -260,7 +271,7 @@ impl<'a> Text<'a> {
                 ("a key has no value".into(), "the text ends here", "write the value after the colon")
             }
             Kind::MultipleRootJsonValues => (
-                "text follows after the end of the manifest".into(),
+                format!("text follows after the end of the {}", self.document.noun()),
                 "nothing may follow",
                 "remove it, or the closing brace before it",
             ),

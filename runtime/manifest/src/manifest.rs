@@ -149,7 +149,7 @@ fn gb(figure: f64) -> u64 {
 #[schemars(extend("propertyNames" = {"$ref": "#/$defs/NotTheHosts"}))]
 #[non_exhaustive]
 pub struct ModelAsk {
-    /// The role: `default`, `coding`, `quickest`, `tool-calling`, `embedding`, or one that the owner made.
+    /// The role: `default`, `coding`, `quickest`, `tool-calling`, `embedding`, `rerank`, or one that the owner made.
     pub role: Role,
     /// Tokens that prompt and answer of one conversation take together. 8192 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -164,9 +164,11 @@ impl Role {
     pub const TOOL_CALLING: &'static str = "tool-calling";
     /// For vectors instead of text.
     pub const EMBEDDING: &'static str = "embedding";
+    /// For ordering texts by how well they answer a question.
+    pub const RERANK: &'static str = "rerank";
     /// The roles that every host knows.
-    pub const BUILT_IN: [&'static str; 5] =
-        [Self::DEFAULT, Self::CODING, Self::QUICKEST, Self::TOOL_CALLING, Self::EMBEDDING];
+    pub const BUILT_IN: [&'static str; 6] =
+        [Self::DEFAULT, Self::CODING, Self::QUICKEST, Self::TOOL_CALLING, Self::EMBEDDING, Self::RERANK];
 
     /// Whether it is the role of vectors, which generates no text.
     #[must_use]
@@ -185,7 +187,7 @@ impl FromStr for Role {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let known = "`default`, `coding`, `quickest`, `tool-calling` or `embedding`";
+        let known = "`default`, `coding`, `quickest`, `tool-calling`, `embedding` or `rerank`";
         if Self::BUILT_IN.contains(&text) {
             return Ok(Self(text.to_owned()));
         }
@@ -263,6 +265,66 @@ impl FromStr for Digest {
             "a digest is 64 lower-case hexadecimal digits; anything else matches no file",
             "run `locara pack`, which writes it, or remove the key until then",
         ))
+    }
+}
+
+checked_text! {
+    /// How people and programs call a model: 1 to 200 letters, digits and `.`, `_`, `-`, `:`, `/`, `@`, `+`, beginning
+    /// with a letter or digit, such as `bartowski/Qwen2.5-7B-Instruct-GGUF:Q4_K_M`.
+    ModelName,
+    json_schema!({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"})
+}
+
+impl ModelName {
+    /// Longest name, in bytes.
+    pub const MAX_BYTES: usize = 200;
+
+    /// The nearest good name: other characters become hyphens. `model` if nothing is left.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        let good = |c: char| c.is_ascii_alphanumeric() || "._:/@+-".contains(c);
+        let mut name: String = text.chars().map(|c| if good(c) { c } else { '-' }).collect();
+        name.truncate(Self::MAX_BYTES); // ASCII only by now
+        let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        Self(if name.is_empty() { "model".to_owned() } else { name.to_owned() })
+    }
+
+    /// The same name with `suffix` of good characters behind it, cut so that both fit.
+    #[must_use]
+    pub fn with_suffix(&self, suffix: &str) -> Self {
+        let keep = self.0.len().min(Self::MAX_BYTES.saturating_sub(suffix.len()));
+        Self::from_text(&format!("{}{suffix}", &self.0[..keep]))
+    }
+}
+
+impl From<&Digest> for ModelName {
+    fn from(digest: &Digest) -> Self {
+        Self(digest.as_str().to_owned()) // 64 hexadecimal digits
+    }
+}
+
+impl FromStr for ModelName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = |message: String| {
+            Err(Invalid::new(
+                message,
+                "clients send it, shells take it as a word, and it stands in addresses",
+                format!("write {}", quoted(Self::from_text(text).as_str())),
+            ))
+        };
+        if text.len() > Self::MAX_BYTES {
+            let long = grouped(text.len() as u64);
+            return bad(format!("the name is {long} bytes long; at most {} are allowed", Self::MAX_BYTES));
+        }
+        if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._:/@+-".contains(*c)) {
+            return bad(format!("{} holds {}, which no name has", quoted(text), quoted(&c.to_string())));
+        }
+        if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            return bad(format!("{} does not begin with a letter or digit", quoted(text)));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every file of `manifests/rejected` gets exactly the report that stands beside it.
+//! Every file that must be rejected gets exactly the report that stands beside it.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -6,8 +6,41 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use locara_manifest::{Diagnosis, Manifest};
+use locara_manifest::{Config, Diagnosis, Manifest, Registry};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+
+/// One kind of document: its folder, its ending, how many files there are at least, the first word of its codes.
+struct Kind {
+    folder: &'static str,
+    ending: &'static str,
+    at_least: usize,
+    code: &'static str,
+    parse: fn(&str, &[u8]) -> Option<Diagnosis>,
+}
+
+const KINDS: [Kind; 3] = [
+    Kind {
+        folder: "rejected",
+        ending: ".json",
+        at_least: 45,
+        code: "locara::manifest::",
+        parse: |name, bytes| Manifest::parse(name, bytes).err(),
+    },
+    Kind {
+        folder: "registry/rejected",
+        ending: ".json",
+        at_least: 20,
+        code: "locara::registry::",
+        parse: |name, bytes| Registry::parse(name, bytes).err(),
+    },
+    Kind {
+        folder: "config/rejected",
+        ending: ".toml",
+        at_least: 25,
+        code: "locara::config::",
+        parse: |name, bytes| Config::parse(name, bytes).err(),
+    },
+];
 
 fn render(diagnosis: &Diagnosis) -> String {
     let handler =
@@ -20,34 +53,39 @@ fn render(diagnosis: &Diagnosis) -> String {
 
 #[test]
 fn each_gets_the_report_beside_it() {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(common::folder("rejected"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    let files = common::files("rejected", ".json");
-    assert!(files.len() >= 45, "only {} files", files.len());
-    for (stem, bytes) in files {
-        let Err(diagnosis) = Manifest::parse(&format!("{stem}.json"), &bytes) else {
-            panic!("{stem}.json was accepted")
-        };
-        settings.bind(|| insta::assert_snapshot!(stem.as_str(), render(&diagnosis)));
+    for Kind { folder, ending, at_least, parse, .. } in KINDS {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(common::folder(folder));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        let files = common::files(folder, ending);
+        assert!(files.len() >= at_least, "only {} files in {folder}", files.len());
+        for (stem, bytes) in files {
+            let Some(diagnosis) = parse(&format!("{stem}{ending}"), &bytes) else {
+                panic!("{folder}/{stem}{ending} was accepted")
+            };
+            settings.bind(|| insta::assert_snapshot!(stem.as_str(), render(&diagnosis)));
+        }
     }
 }
 
 #[test]
 fn no_report_is_left_over() {
-    let stems = |ending| common::files("rejected", ending).into_iter().map(|(stem, _)| stem).collect::<BTreeSet<_>>();
-    assert_eq!(stems(".snap"), stems(".json"));
+    for Kind { folder, ending, .. } in KINDS {
+        let stems = |ending| common::files(folder, ending).into_iter().map(|(stem, _)| stem).collect::<BTreeSet<_>>();
+        assert_eq!(stems(".snap"), stems(ending), "{folder}");
+    }
 }
 
 #[test]
 fn every_problem_has_a_place_a_code_and_a_fix() {
-    for (stem, bytes) in common::files("rejected", ".json") {
-        let diagnosis = Manifest::parse(&stem, &bytes).unwrap_err();
-        for problem in diagnosis.problems() {
-            assert!(problem.span.end <= bytes.len(), "{stem}: {problem:?}");
-            assert!(!problem.fix.is_empty() && !problem.message.is_empty(), "{stem}: {problem:?}");
-            assert!(problem.code().unwrap().to_string().starts_with("locara::manifest::"), "{stem}");
+    for Kind { folder, ending, code, parse, .. } in KINDS {
+        for (stem, bytes) in common::files(folder, ending) {
+            for problem in parse(&stem, &bytes).unwrap().problems() {
+                assert!(problem.span.end <= bytes.len(), "{stem}: {problem:?}");
+                assert!(!problem.fix.is_empty() && !problem.message.is_empty(), "{stem}: {problem:?}");
+                assert!(problem.code().unwrap().to_string().starts_with(code), "{stem}");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod common;
 
 use fs_err as fs;
 use jsonschema::Validator;
-use locara_manifest::{Bound, Manifest, schema};
+use locara_manifest::{Bound, Manifest, config_schema, registry_schema, schema};
 use serde_json::Value;
 
 fn validator() -> Validator {
@@ -15,19 +15,23 @@ fn validator() -> Validator {
 
 #[test]
 fn the_committed_file_is_up_to_date() {
-    let path = common::folder("schema").join("locara.schema.json");
-    let committed = fs::read_to_string(&path).unwrap();
-    let made = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
-    assert!(
-        committed == made,
-        "{} is out of date: cargo run -p locara-manifest --example schema > manifests/schema/locara.schema.json",
-        path.display()
-    );
+    for (name, schema) in [
+        ("locara.schema.json", schema()),
+        ("registry.schema.json", registry_schema()),
+        ("config.schema.json", config_schema()),
+    ] {
+        let path = common::folder("schema").join(name);
+        let committed = fs::read_to_string(&path).unwrap();
+        let made = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        assert!(committed == made, "{} is out of date: make generate", path.display());
+    }
 }
 
 #[test]
 fn it_is_a_schema_of_2020_12() {
-    jsonschema::draft202012::meta::validate(&schema()).unwrap();
+    for schema in [schema(), registry_schema(), config_schema()] {
+        jsonschema::draft202012::meta::validate(&schema).unwrap();
+    }
 }
 
 #[test]
@@ -36,6 +40,47 @@ fn it_accepts_every_example() {
     for (stem, bytes) in common::files("examples", ".json") {
         let value: Value = serde_json::from_slice(&bytes).unwrap();
         let faults: Vec<String> = validator.iter_errors(&value).map(|fault| fault.to_string()).collect();
+        assert!(faults.is_empty(), "{stem}: {faults:?}");
+    }
+}
+
+#[test]
+fn that_of_the_registry_accepts_the_examples_and_rejects_what_a_schema_can_reject() {
+    // Rules between names, digests and the order of keys.
+    const ONLY_THE_PARSER: [&str; 12] = [
+        "alias-circle",
+        "alias-is-a-model",
+        "alias-is-a-role",
+        "alias-of-itself",
+        "alias-twice",
+        "digest-of-another-file",
+        "name-is-a-role",
+        "name-twice",
+        "prefix-of-two",
+        "role-misspelt",
+        "role-of-an-unknown-model",
+        "role-of-nothing",
+    ];
+    let validator = jsonschema::draft202012::new(&registry_schema()).unwrap();
+    for (stem, bytes) in common::files("registry/examples", ".json") {
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        let faults: Vec<String> = validator.iter_errors(&value).map(|fault| fault.to_string()).collect();
+        assert!(faults.is_empty(), "{stem}: {faults:?}");
+    }
+    let passes = |(stem, bytes): (String, Vec<u8>)| {
+        let value = serde_json::from_slice::<Value>(&bytes).ok()?;
+        validator.is_valid(&value).then_some(stem)
+    };
+    let passed: Vec<_> = common::files("registry/rejected", ".json").into_iter().filter_map(passes).collect();
+    assert_eq!(passed, ONLY_THE_PARSER);
+}
+
+#[test]
+fn that_of_the_configuration_accepts_what_is_written_from_it() {
+    let validator = jsonschema::draft202012::new(&config_schema()).unwrap();
+    for (stem, bytes) in common::files("config/examples", ".toml") {
+        let config = serde_json::to_value(locara_manifest::Config::parse(&stem, &bytes).unwrap()).unwrap();
+        let faults: Vec<String> = validator.iter_errors(&config).map(|fault| fault.to_string()).collect();
         assert!(faults.is_empty(), "{stem}: {faults:?}");
     }
 }

@@ -2,15 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
+    fs::Metadata,
+    io,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    digest::{Digest, digest_of, digest_of_bytes},
+    atomic::{remove_leftovers, write_whole},
+    blobs::Blobs,
+    digest::{Digest, digest_of, digest_of_bytes, hash},
     embedded::{EMBEDDED, EMBEDDED_DIGEST, EMBEDDED_NAME},
 };
 
@@ -72,13 +76,14 @@ struct KnownFile {
 
 /// Engine builds that are remembered for one digest.
 const MAX_BUILDS: usize = 8;
-/// Files that are remembered.
-const MAX_FILES: usize = 1024;
+/// Files that are remembered: more than one model has parts.
+const MAX_FILES: usize = 4096;
 
 /// Model files of the host, under one folder.
 #[derive(Debug)]
 pub struct ModelStore {
     root: PathBuf,
+    blobs: Blobs,
 }
 
 impl ModelStore {
@@ -94,7 +99,19 @@ impl ModelStore {
             source,
         })?;
         remove_leftovers(&root);
-        Ok(Self { root })
+        let blobs = Blobs::open(&root)?;
+        Ok(Self { root, blobs })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the host downloaded.
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
     }
 
     /// The embedded model as a file, so that it is mapped like any other. Written on first use and whenever it is not whole.
@@ -135,28 +152,67 @@ impl ModelStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(path.to_owned())),
             Err(error) => return Err(io("find")(error)),
         };
-        let metadata = fs_err::metadata(&absolute).map_err(io("look at"))?;
-        let modified_ns = metadata
-            .modified()
-            .ok()
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |since| since.as_nanos());
         let name = absolute.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let file = |digest| ModelFile { path: absolute.clone(), digest, name, bytes: metadata.len() };
-        let key = absolute.to_string_lossy().into_owned();
-        let mut known = self.known();
-        if let Some(seen) = known.files.get(&key)
-            && (seen.bytes, seen.modified_ns) == (metadata.len(), modified_ns)
-        {
-            return Ok(file(seen.digest.clone()));
+        let (digest, bytes) =
+            self.digest_of_file(&absolute, &mut |_| {}, &CancellationToken::new()).map_err(io("read"))?;
+        Ok(ModelFile { path: absolute, digest, name, bytes })
+    }
+
+    /// The digest and the size of a file, remembered from the last time if size and modification time are still the same.
+    /// `done` is told how many bytes more are through, hashed or remembered.
+    ///
+    /// # Errors
+    /// The file cannot be read, or [`io::ErrorKind::Interrupted`] after cancellation.
+    pub(crate) fn digest_of_file(
+        &self,
+        path: &Path,
+        done: &mut dyn FnMut(u64),
+        cancel: &CancellationToken,
+    ) -> io::Result<(Digest, u64)> {
+        let metadata = fs_err::metadata(path)?;
+        if let Some(digest) = self.remembered(path, &metadata) {
+            done(metadata.len());
+            return Ok((digest, metadata.len()));
         }
-        let digest = digest_of(&absolute).map_err(io("read"))?;
+        Ok((self.digest_of_file_again(path, done, cancel)?, metadata.len()))
+    }
+
+    /// The digest of a file from its bytes, whatever is remembered of it.
+    ///
+    /// # Errors
+    /// Those of [`ModelStore::digest_of_file`].
+    pub(crate) fn digest_of_file_again(
+        &self,
+        path: &Path,
+        done: &mut dyn FnMut(u64),
+        cancel: &CancellationToken,
+    ) -> io::Result<Digest> {
+        let before = fs_err::metadata(path)?;
+        let digest = hash(path, done, cancel)?.to_string();
+        let after = fs_err::metadata(path)?;
+        // What somebody wrote to meanwhile has a digest that nobody knows the moment of.
+        if stamp(&after) == stamp(&before) {
+            self.remember_file(path, &after, &digest);
+        }
+        Ok(digest)
+    }
+
+    /// The digest of a file that was hashed before and has not changed since, as far as size and time tell.
+    pub(crate) fn remembered(&self, path: &Path, metadata: &Metadata) -> Option<Digest> {
+        let known = self.known();
+        let seen = known.files.get(path.to_string_lossy().as_ref())?;
+        ((seen.bytes, seen.modified_ns) == stamp(metadata)).then(|| seen.digest.clone())
+    }
+
+    fn remember_file(&self, path: &Path, metadata: &Metadata, digest: &str) {
+        let mut known = self.known();
         if known.files.len() >= MAX_FILES {
             known.files.clear();
         }
-        known.files.insert(key, KnownFile { bytes: metadata.len(), modified_ns, digest: digest.clone() });
+        let (bytes, modified_ns) = stamp(metadata);
+        let file = KnownFile { bytes, modified_ns, digest: digest.to_owned() };
+        known.files.insert(path.to_string_lossy().into_owned(), file);
         self.remember(&known);
-        Ok(file(digest))
     }
 
     /// Whether this engine build has opened this model before and lived. The embedded model is trusted: it was built in.
@@ -196,37 +252,10 @@ impl ModelStore {
     }
 }
 
-/// Writes a file so that under `path` there is always the old content or the new, also after `kill -9` or a power cut.
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // One name per process: two hosts that start at once must not write into each other's file.
-    let temporary =
-        folder.join(format!(".{}.{}.tmp", path.file_name().unwrap_or_default().to_string_lossy(), std::process::id()));
-    let written = (|| {
-        let mut file = fs_err::File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs_err::rename(&temporary, path)?;
-        fs_err::File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs_err::remove_file(&temporary);
-    }
-    written
-}
-
-/// Removes what writers left behind that were killed; those of living processes stay. Best effort.
-fn remove_leftovers(folder: &Path) {
-    let Ok(entries) = fs_err::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let writer = name.strip_suffix(".tmp").and_then(|rest| rest.rsplit('.').next()).and_then(|id| id.parse().ok());
-        let alive =
-            |id| rustix::process::Pid::from_raw(id).is_some_and(|id| rustix::process::test_kill_process(id).is_ok());
-        if writer.is_some_and(|id| !alive(id)) {
-            let _ = fs_err::remove_file(entry.path());
-        }
-    }
+/// What changes when a file changes: size, and modification time in nanoseconds since the epoch.
+fn stamp(metadata: &Metadata) -> (u64, u128) {
+    let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    (metadata.len(), since.map_or(0, |since| since.as_nanos()))
 }
 
 #[cfg(test)]
@@ -246,7 +275,12 @@ mod tests {
         fs_err::write(&model.path, b"half").unwrap();
         store.embedded().unwrap();
         assert_eq!(digest_of(&model.path).unwrap(), EMBEDDED_DIGEST);
-        let names: Vec<_> = fs_err::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> = fs_err::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_file())
+            .map(|entry| entry.file_name())
+            .collect();
         assert_eq!(names.len(), 1, "no temporary file is left: {names:?}");
     }
 

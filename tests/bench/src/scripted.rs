@@ -36,6 +36,8 @@ impl Scripted {
             n_vocab: 1,
             n_embd: 1,
             has_chat_template: true,
+            tool_format: "none".to_owned(),
+            reasoning_format: "none".to_owned(),
         };
         Self { info, pace, next: AtomicU64::new(1) }
     }

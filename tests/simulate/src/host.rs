@@ -365,8 +365,8 @@ impl Host<'_> {
         300 + self.laptop.models[model].weights / self.laptop.disk
     }
 
-    /// What holds a request up that waits. In the queue of a model that is there, with its whole pool and an open gate, it
-    /// waits for the device: the laptop is too slow for what is asked of it.
+    /// What holds a request up that waits. In the queue of a model that is there, computes, and whose pool would not help by
+    /// being larger, it waits for the device: the laptop is too slow for what is asked of it.
     #[must_use]
     pub fn held_up_by(&self, index: usize) -> HeldUp {
         let request = self.request(index);
@@ -376,12 +376,14 @@ impl Host<'_> {
             Gate::Interactive => request.interactive,
             Gate::Nobody => false,
         };
-        let whole = resident.kv == self.laptop.models[request.model].kv();
-        let there = resident.is_ready() && whole && resident.queue.contains(&index) && !self.suspended[request.app];
-        match (there, open) {
-            (true, true) => HeldUp::Device,
-            (true, false) if self.power.saver || self.heat == Heat::Serious => HeldUp::Energy,
-            _ => HeldUp::Memory,
+        let saves = self.power.saver || self.heat == Heat::Serious;
+        let there = resident.is_ready() && resident.queue.contains(&index) && !self.suspended[request.app];
+        match resident.slots {
+            _ if !there || resident.wants_kv.is_some() || resident.slots == Some(0) => HeldUp::Memory,
+            _ if !open && saves => HeldUp::Energy,
+            _ if !open => HeldUp::Memory,
+            Some(_) if !saves => HeldUp::Memory,
+            _ => HeldUp::Device,
         }
     }
 

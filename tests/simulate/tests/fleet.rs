@@ -161,3 +161,28 @@ fn a_recorded_day_replays_to_the_same_decisions() {
     assert_eq!(replayed, figures.evictions + figures.idle_unloads);
     assert!(replayed > 0);
 }
+
+#[test]
+fn a_model_that_no_longer_fits_pauses_swaps_nobody_out_and_answers_when_it_fits_again() {
+    let mut small = laptop(16, vec![model("a", 8)]);
+    small.swap = Swap::Disk(8 * GIB);
+    // 14 GiB less 8 GiB of weights and their context; the neighbour takes what is left, slowly, and leaves.
+    let (grows, holds, leaves) = (9 * MINUTE, 9 * MINUTE + 30_000, 10 * MINUTE);
+    let others = [
+        (0, 4 * GIB),
+        (grows, 4 * GIB),
+        (holds, 7 * GIB),
+        (leaves, 7 * GIB),
+        (leaves + 1_000, 4 * GIB),
+        (DAY, 4 * GIB),
+    ];
+    let mut week = day(&others, &[(8 * MINUTE, 0)]);
+    week.requests[0].answer = 4_000;
+    let figures = |name: &str| {
+        let mut policy = policy(name, &small).unwrap();
+        sim::run(&small, &week, policy.as_mut())
+    };
+    assert!(figures("naive").swap_for_weights > 0, "it computes all the time");
+    let ours = figures("locara");
+    assert_eq!((ours.swap_caused, ours.answered, ours.aborted), (0, 1, 0), "{ours:?}");
+}

@@ -249,7 +249,7 @@ impl GenerateRequest {
         } else {
             let system = self.system.filter(|system| !system.is_empty()).map(Message::system);
             let messages = system.into_iter().chain([Message::user(prompt)]).collect();
-            Prompt::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto }
+            Prompt::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto, template: Default::default() }
         };
         let mut wish = Wish {
             prompts: vec![prompt],

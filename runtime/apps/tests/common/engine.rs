@@ -43,6 +43,8 @@ impl Scripted {
             n_vocab: 1,
             n_embd: 2,
             has_chat_template: true,
+            tool_format: "none".to_owned(),
+            reasoning_format: "none".to_owned(),
         };
         Arc::new(Self {
             info,

@@ -19,8 +19,8 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
     let derived = defaults(&machine, None);
     let devices = llama::devices();
     let apps = installed::all(&paths)?;
-    let store = host::store(&paths)?;
-    let embedded = store.embedded();
+    let library = host::library(&paths)?;
+    let embedded = library.store().embedded();
     if as_json {
         print::json(
             &json!({"machine": facts, "memory": memory, "engine": {"build": llama::build_info(), "devices": devices},

@@ -4,6 +4,7 @@ mod check;
 mod doctor;
 mod grants;
 mod install;
+mod key;
 mod list;
 mod memory;
 mod pack;
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     let json = cli.json;
     match cli.command {
+        Command::Serve(args) => crate::serve::run(&args),
+        Command::Key { command } => key::run(&command, json),
         Command::Run(args) => run::run(args, json),
         Command::Install(args) => install::run(&args, json),
         Command::List => list::run(json),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 use locara_gguf::Gguf;
+use locara_manifest::Role;
 use locara_policy::{
     KvType, Plan, PlanRequest,
     defaults::{Defaults, defaults},
@@ -13,13 +14,17 @@ use locara_policy::{
 };
 use serde_json::json;
 
-use crate::{cli::PlanArgs, exit::Exit, failure::Failure, host, paths::Paths, print};
+use crate::{
+    cli::PlanArgs,
+    exit::Exit,
+    failure::Failure,
+    host::{self, Host, Wanted},
+    paths::Paths,
+    print,
+};
 
 pub(super) fn run(args: &PlanArgs, as_json: bool) -> Result<Exit, Failure> {
-    let (path, name) = match &args.model {
-        Some(path) => (path.clone(), path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
-        None => embedded()?,
-    };
+    let (path, name) = model(args.model.as_deref())?;
     let shape = read_shape(&path)?;
     let here = host::machine()?;
     let machines = machines(&args.machine, &here)?;
@@ -64,10 +69,18 @@ pub(super) fn run(args: &PlanArgs, as_json: bool) -> Result<Exit, Failure> {
     Ok(if refused { Exit::NoFit } else { Exit::Success })
 }
 
-/// The embedded model's file and name.
-fn embedded() -> Result<(PathBuf, String), Failure> {
-    let model = host::store(&Paths::find()?)?.embedded().map_err(host::no_model)?;
-    Ok((model.path, model.name))
+/// The file that is meant, and what it is called: a path that is there, or a word of the registry.
+fn model(asked: Option<&str>) -> Result<(PathBuf, String), Failure> {
+    if let Some(asked) = asked {
+        let path = PathBuf::from(asked);
+        if path.exists() || asked.ends_with(".gguf") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok((path, name));
+        }
+    }
+    let host = Host::idle(&Paths::find()?)?;
+    let located = host.locate(&Wanted::named(asked.unwrap_or(Role::DEFAULT))).map_err(host::no_model)?;
+    Ok((located.file.path, located.file.name))
 }
 
 fn read_shape(path: &Path) -> Result<ModelShape, Failure> {

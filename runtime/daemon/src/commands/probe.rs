@@ -25,7 +25,8 @@ pub(super) fn run(path: &Path) -> Result<Exit, Failure> {
         Ok(shape) => shape,
         Err(error) => return fail(&error),
     };
-    match llama::probe(path, host::load_options(&locara_policy::defaults::defaults(&machine, Some(&shape)))) {
+    let derived = locara_policy::defaults::defaults(&machine, Some(&shape));
+    match llama::probe(path, host::load_options(&derived.request(), derived.n_threads.value)) {
         Ok(report) => {
             let text = serde_json::to_string(&report)
                 .map_err(|error| Failure::new(Exit::Internal, "cannot write the report").because(error))?;

@@ -36,6 +36,7 @@ pub(super) fn run(args: RunArgs, as_json: bool) -> Result<Exit, Failure> {
             chosen: args.model.model.clone(),
             keep_loaded: app.manifest.models.iter().any(|model| model.keep_loaded.is_some()),
             command: format!("locara run {}", args.app),
+            ..HostAsk::default()
         };
         let host = Host::start(&paths, ask)?;
         let apps = host::app_host(&paths, &host)?;

@@ -19,7 +19,8 @@ use locara_policy::{
     Governor,
     governor::{Action, Config, Event, Level, Refusal, Snapshot, TicketId, record},
 };
-use tokio::sync::{mpsc, oneshot};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// What became of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +41,12 @@ pub(crate) struct Governed {
     origin: Instant,
     next_ticket: AtomicU64,
     actions: mpsc::UnboundedSender<Action>,
+    /// What was decided, for those who look on.
+    onlookers: broadcast::Sender<Value>,
 }
+
+/// Decisions that an onlooker may leave unread before it misses some.
+const ONLOOKER_QUEUE: usize = 256;
 
 #[derive(Debug)]
 struct State {
@@ -59,8 +65,13 @@ impl Governed {
             writeln!(log, "{}", record::header(&config))?;
         }
         let state = State { governor: Governor::new(config), tickets: HashMap::new(), log };
-        let governed =
-            Self { state: Mutex::new(state), origin: Instant::now(), next_ticket: AtomicU64::new(1), actions };
+        let governed = Self {
+            state: Mutex::new(state),
+            origin: Instant::now(),
+            next_ticket: AtomicU64::new(1),
+            actions,
+            onlookers: broadcast::Sender::new(ONLOOKER_QUEUE),
+        };
         Ok((governed, out))
     }
 
@@ -111,6 +122,12 @@ impl Governed {
             state.log = None;
         }
         for action in state.governor.handle(now, event) {
+            if self.onlookers.receiver_count() > 0
+                && let Ok(decision) = serde_json::to_value(&action)
+            {
+                // Nobody may have been left meanwhile.
+                let _ = self.onlookers.send(json!({"at_ms": now, "decision": decision}));
+            }
             let (ticket, answer) = match action {
                 Action::Admit { ticket } => (ticket, Ok(Granted::Reserved)),
                 Action::Join { ticket } => (ticket, Ok(Granted::Shared)),
@@ -129,6 +146,11 @@ impl Governed {
                 let _ = waiting.send(answer);
             }
         }
+    }
+
+    /// Every decision from now on, as JSON. Who is too slow misses some.
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Value> {
+        self.onlookers.subscribe()
     }
 
     /// How tight memory is.

@@ -1,31 +1,22 @@
 //! From a role to a resident model: find, vet, plan, ask the governor, load, report. In this order, so that nothing is mapped
 //! that was not promised.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-    time::Instant,
-};
+use std::{sync::Arc, time::Duration, time::Instant};
 
 use locara_apps::ModelError;
 use locara_engine::{
     Engine, EngineMemory,
     llama::{CacheOptions, LlamaEngine, LoadOptions, build_info, probe_in_child},
-    shape::model_shape,
 };
-use locara_gguf::Gguf;
-use locara_models::{ModelFile, ModelStore, StoreError};
+use locara_models::{LibraryError, Located, ModelFile};
 use locara_platform::Platform;
 use locara_policy::{
-    Bytes, Kind, Plan,
-    defaults::{Defaults, defaults},
+    Bytes, Kind, Plan, PlanRequest,
     governor::{Class, Event, LoadRequest, ModelUse, Need, Recovery, Refusal},
     ledger::{AppId, ModelDigest},
-    plan::plan,
 };
 
-use super::{Host, governed::Granted, learned, tenure::Tenure};
+use super::{Host, governed::Granted, learned, resolve::Found, tenure::Tenure};
 use crate::failure::one_line;
 
 /// A child that opens an unknown model may take this long: a large file on a slow disk.
@@ -44,8 +35,6 @@ pub(crate) struct Loaded {
     pub(crate) engine: Arc<Tenure>,
     /// What the planner had said.
     pub(crate) plan: Arc<Plan>,
-    /// What it was asked for as.
-    pub(crate) key: PathBuf,
     /// The file.
     pub(crate) file: Arc<ModelFile>,
     /// From the request to the first token it could make, ms.
@@ -63,16 +52,8 @@ impl Loaded {
     }
 }
 
-/// A model that was found and planned.
-struct Found {
-    file: ModelFile,
-    derived: Defaults,
-    plan: Plan,
-}
-
-/// How the engine is to load a model, from the derived defaults.
-pub(crate) fn load_options(derived: &Defaults) -> LoadOptions {
-    let request = derived.request();
+/// How the engine is to load a model that was planned so.
+pub(crate) fn load_options(request: &PlanRequest, n_threads: u32) -> LoadOptions {
     LoadOptions {
         n_ctx: request.n_ctx,
         kv_cells: request.n_ctx,
@@ -82,7 +63,7 @@ pub(crate) fn load_options(derived: &Defaults) -> LoadOptions {
         type_k: request.type_k,
         type_v: request.type_v,
         flash_attention: request.flash_attention,
-        n_threads: derived.n_threads.value,
+        n_threads,
         n_gpu_layers: -1,
         repack: false,
         queue_max: QUEUE_MAX,
@@ -105,53 +86,116 @@ pub(crate) fn holds(plan: &Plan, memory: &EngineMemory) -> Vec<(Kind, Bytes)> {
     holds
 }
 
-pub(crate) fn find(store: &ModelStore, chosen: Option<&Path>) -> Result<ModelFile, StoreError> {
-    match chosen {
-        Some(path) => store.adopt(path),
-        None => store.embedded(),
+/// Why a model is not there. Clones tell the same to everybody who waited for one load.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum NoModel {
+    /// None is meant, or its files are not there.
+    #[error(transparent)]
+    Library(Arc<LibraryError>),
+    /// The governor says no.
+    #[error("{name}: {refusal}")]
+    Refused {
+        /// The model.
+        name: String,
+        /// With the numbers and the way out.
+        refusal: Box<Refusal>,
+    },
+    /// It is on its way out, or in; ask again.
+    #[error("{name} is being unloaded; try again in a second")]
+    Leaving {
+        /// The model.
+        name: String,
+    },
+    /// It does not load.
+    #[error("{name} does not load: {detail}")]
+    Failed {
+        /// The model.
+        name: String,
+        /// All causes, paths included: for the person, never for an app.
+        detail: String,
+    },
+}
+
+impl NoModel {
+    fn failed(name: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::Failed { name: name.to_owned(), detail: one_line(error) }
+    }
+
+    /// What an app is told.
+    pub(crate) fn for_app(&self) -> ModelError {
+        match self {
+            Self::Refused { refusal, .. } => match refusal.recovery {
+                Recovery::Retry { after_ms } if refusal.short_by().is_zero() => {
+                    ModelError::Busy { retry_after_ms: after_ms, waiting: 1 }
+                }
+                Recovery::Retry { .. } | Recovery::Free { .. } | Recovery::Smaller { .. } => ModelError::OverBudget {
+                    needed: refusal.needs.get(),
+                    available: refusal.room.get(),
+                    reason: refusal.to_string(),
+                },
+            },
+            Self::Leaving { .. } => ModelError::Busy { retry_after_ms: 1000, waiting: 1 },
+            Self::Library(_) | Self::Failed { .. } => {
+                ModelError::Unavailable("the model of this role does not load".to_owned())
+            }
+        }
     }
 }
 
-/// Loads the model for whoever asked first; the others share it.
-pub(crate) async fn load(host: Arc<Host>, app: String, class: Class) -> Result<Loaded, ModelError> {
+/// For whom a model is loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    /// An app's id, or what a client is called.
+    pub(crate) app: String,
+    /// Whether somebody waits.
+    pub(crate) class: Class,
+}
+
+/// Loads a model for whoever asked first; the others share it.
+pub(crate) async fn load(host: Arc<Host>, located: Located, asker: Asker) -> Result<Loaded, NoModel> {
     let started = Instant::now();
-    let of_host = host.clone();
-    let found = blocking(move || found(&of_host)).await?;
+    let name = located.file.name.clone();
+    let (of_host, of_name) = (host.clone(), name.clone());
+    let found = blocking(&name, move || {
+        let found = of_host.plan(located).map_err(|error| NoModel::failed(&of_name, &error))?;
+        vet(&of_host, &found).map_err(|error| NoModel::failed(&of_name, &*error))?;
+        Ok(found)
+    })
+    .await?;
     let digest = ModelDigest(found.file.digest.clone());
     let request = |ticket| {
         Event::Load(LoadRequest {
             ticket,
             model: digest.clone(),
-            name: found.file.name.clone(),
-            used_as: ModelUse::Chat,
+            name: name.clone(),
+            used_as: if found.shape.encoder { ModelUse::Secondary } else { ModelUse::Chat },
             need: host.learned().need(&digest.0, &found.plan),
             reload_ms: u32::try_from(LOAD_BASE_MS + found.plan.weights().get() / DISK_BYTES_PER_MS).unwrap_or(u32::MAX),
-            keep_loaded: host.keeps_loaded(),
-            app: (!app.is_empty()).then(|| AppId(app.clone())),
-            class,
+            keep_loaded: host.keeps_loaded() || found.settings.keep_loaded,
+            app: (!asker.app.is_empty()).then(|| AppId(asker.app.clone())),
+            class: asker.class,
         })
     };
     match host.governed().ask(request).await {
         Ok(Granted::Reserved) => {}
         // Loads are shared before they get here: this one met an unload that was taken back, or lost a race with it.
-        Ok(Granted::Shared) => {
-            return host.resident(&digest).ok_or(ModelError::Busy { retry_after_ms: 1000, waiting: 1 });
-        }
-        Err(refusal) => return Err(over_budget(&refusal)),
+        Ok(Granted::Shared) => return host.resident(&digest).ok_or(NoModel::Leaving { name }),
+        Err(refusal) => return Err(NoModel::Refused { name, refusal: Box::new(refusal) }),
     }
     let mut failed = FailedOnDrop { host: &host, model: Some(digest.clone()) };
-    let Found { file, derived, plan } = found;
-    let options = load_options(&derived);
+    let Found { file, derived, request, plan, .. } = found;
+    let options = load_options(&request, derived.n_threads.value);
     let cache = CacheOptions { prompt_cache_bytes: derived.prompt_cache.value.get(), spill: Some(host.spill()) };
     let (kv_cells, n_threads) = (options.kv_cells, options.n_threads);
-    let (path, of_file) = (file.path.clone(), file.digest.clone());
+    let (path, of_file, of_name) = (file.path.clone(), file.digest.clone(), name.clone());
     let resident = || {
         let process = locara_platform::host().process().unwrap_or_default();
         (Bytes(process.rss_file_bytes), Bytes(process.rss_anon_bytes))
     };
     let before = resident();
-    let engine = blocking(move || {
-        LlamaEngine::load_with_cache(&path, &of_file, options, &cache, |_| true).map_err(|error| unavailable(&error))
+    let engine = blocking(&name, move || {
+        LlamaEngine::load_with_cache(&path, &of_file, options, &cache, |_| true)
+            .map_err(|error| NoModel::failed(&of_name, &error))
     })
     .await?;
     failed.model = None;
@@ -162,7 +206,6 @@ pub(crate) async fn load(host: Arc<Host>, app: String, class: Class) -> Result<L
     let loaded = Loaded {
         engine: Arc::new(Tenure::new(engine)),
         plan: Arc::new(plan),
-        key: host.chosen().map(Path::to_owned).unwrap_or_default(),
         file: Arc::new(file),
         load_ms,
         kv_cells,
@@ -193,45 +236,23 @@ impl Drop for FailedOnDrop<'_> {
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ModelError> + Send + 'static,
-) -> Result<T, ModelError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(ModelError::Unavailable(format!("loading ended unexpectedly: {error}"))))
+    name: &str,
+    work: impl FnOnce() -> Result<T, NoModel> + Send + 'static,
+) -> Result<T, NoModel> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(NoModel::Failed { name: name.to_owned(), detail: format!("loading ended unexpectedly: {error}") })
+    })
 }
 
-fn found(host: &Host) -> Result<Found, ModelError> {
-    let store = host.store();
-    let file = find(store, host.chosen()).map_err(|error| unavailable(&error))?;
-    let gguf = Gguf::open(&file.path).map_err(|error| unavailable(&error))?;
-    let shape = model_shape(&gguf).map_err(|error| unavailable(&error))?;
-    let build = build_info();
-    if !store.is_vetted(&file.digest, &build) {
-        let program = std::env::current_exe().map_err(|error| unavailable(&error))?;
-        probe_in_child(program.as_os_str(), &["probe"], &file.path, PROBE_LIMIT)
-            .map_err(|error| unavailable(&error))?;
-        store.vet(&file.digest, &build);
+/// Lets a child open files that nobody has opened before: if one of them makes llama.cpp crash, the child dies.
+fn vet(host: &Host, found: &Found) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (store, build) = (host.library().store(), build_info());
+    if !store.is_vetted(&found.file.digest, &build) {
+        let program = std::env::current_exe()?;
+        probe_in_child(program.as_os_str(), &["probe"], &found.file.path, PROBE_LIMIT)?;
+        store.vet(&found.file.digest, &build);
     }
-    let derived = defaults(host.machine(), Some(&shape));
-    let plan = plan(&shape, &derived.request()).map_err(|error| unavailable(&error))?;
-    Ok(Found { file, derived, plan })
-}
-
-fn unavailable(error: &(dyn std::error::Error + 'static)) -> ModelError {
-    ModelError::Unavailable(one_line(error))
-}
-
-fn over_budget(refusal: &Refusal) -> ModelError {
-    match refusal.recovery {
-        Recovery::Retry { after_ms } if refusal.short_by().is_zero() => {
-            ModelError::Busy { retry_after_ms: after_ms, waiting: 1 }
-        }
-        Recovery::Retry { .. } | Recovery::Free { .. } | Recovery::Smaller { .. } => ModelError::OverBudget {
-            needed: refusal.needs.get(),
-            available: refusal.room.get(),
-            reason: refusal.to_string(),
-        },
-    }
+    Ok(())
 }
 
 /// What a plan asks of the governor.

@@ -17,6 +17,7 @@ mod governed;
 mod hands;
 mod learned;
 mod load;
+mod resolve;
 mod senses;
 pub(crate) mod status;
 mod tenants;
@@ -34,9 +35,8 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use locara_apps::{AppHost, HostOptions, ModelError, Models, PrepareError};
-use locara_engine::{Engine, EngineStats, SharedEngine, llama::SpillOptions, shape::model_shape};
-use locara_gguf::Gguf;
-use locara_models::{ModelStore, StoreError};
+use locara_engine::{Engine, EngineStats, SharedEngine, llama::SpillOptions};
+use locara_models::{Library, LibraryError, Located, ModelStore, RegistryFile};
 use locara_platform::{MachineFacts, Platform, PlatformError};
 use locara_policy::{
     Bytes,
@@ -61,13 +61,14 @@ use self::{
     tenants::Tenants,
 };
 pub(crate) use self::{
-    load::{Loaded, load_options},
+    load::{Asker, Loaded, NoModel, load_options},
+    resolve::Wanted,
     senses::translated,
     tenants::Terms,
 };
 use crate::{
     exit::Exit,
-    failure::{Failure, io},
+    failure::{Failure, io, one_line},
     paths::Paths,
 };
 
@@ -96,13 +97,14 @@ pub(crate) fn available_now() -> Option<Bytes> {
     locara_platform::host().memory().ok().map(|memory| Bytes(memory.available_bytes))
 }
 
-/// The model store of this user.
-pub(crate) fn store(paths: &Paths) -> Result<ModelStore, Failure> {
-    ModelStore::open(paths.models()).map_err(no_model)
+/// The models of this user.
+pub(crate) fn library(paths: &Paths) -> Result<Library, Failure> {
+    let store = ModelStore::open(paths.models()).map_err(|error| no_model(error.into()))?;
+    Ok(Library::new(store, RegistryFile::new(paths.registry())))
 }
 
 /// A model is not to be had.
-pub(crate) fn no_model(error: StoreError) -> Failure {
+pub(crate) fn no_model(error: LibraryError) -> Failure {
     Failure::new(Exit::Failure, "the model is not available").because(error)
 }
 
@@ -111,13 +113,15 @@ pub(crate) fn no_answer(error: PlatformError) -> Failure {
     Failure::new(Exit::Internal, "the system does not say how much memory there is").because(error)
 }
 
-type Load = Shared<BoxFuture<'static, Result<Loaded, ModelError>>>;
+type Load = Shared<BoxFuture<'static, Result<Loaded, NoModel>>>;
 
 /// Everything that is the host's: one per process.
 pub(crate) struct Host {
     machine: Machine,
-    store: ModelStore,
+    library: Library,
     chosen: Option<PathBuf>,
+    /// Conversations at once, where the owner says.
+    max_sequences: Option<u32>,
     spill: PathBuf,
     command: String,
     governed: Arc<Governed>,
@@ -126,13 +130,13 @@ pub(crate) struct Host {
     keep_loaded: bool,
     acts: bool,
     /// Loads by model, finished ones too: whoever asks for the same model shares one load.
-    loads: Mutex<HashMap<PathBuf, Load>>,
+    loads: Mutex<HashMap<ModelDigest, Load>>,
     residents: Mutex<HashMap<ModelDigest, Loaded>>,
     /// Unloads that have not ended, and how they are told to think again.
     unloads: Mutex<HashMap<StepId, mpsc::Sender<SecondThought>>>,
     learned: Learned,
-    /// The planned context, read from the file once.
-    context: OnceLock<Option<u32>>,
+    /// The planned context of what apps ask for, read from the file once.
+    contexts: Mutex<HashMap<String, Option<u32>>>,
     senses: OnceLock<Senses>,
     status: OnceLock<Status>,
     /// Why the last load failed, with paths: for the person, never for an app.
@@ -140,9 +144,12 @@ pub(crate) struct Host {
 }
 
 /// What a host is started with.
+#[derive(Debug, Default)]
 pub(crate) struct HostAsk {
     /// A model file that all roles resolve to; the embedded model if absent.
     pub(crate) chosen: Option<PathBuf>,
+    /// Conversations at once, for models that do not say it themselves; derived if absent.
+    pub(crate) max_sequences: Option<u32>,
     /// An app asks to keep its model loaded.
     pub(crate) keep_loaded: bool,
     /// What it is started for, for `locara memory`.
@@ -152,7 +159,7 @@ pub(crate) struct HostAsk {
 impl Host {
     /// A host that prepares apps and runs none: it reads no sensor and shows itself to nobody.
     pub(crate) fn idle(paths: &Paths) -> Result<Arc<Self>, Failure> {
-        let ask = HostAsk { chosen: None, keep_loaded: false, command: String::new() };
+        let ask = HostAsk::default();
         Ok(Self::assemble(paths, ask, None)?.0)
     }
 
@@ -184,8 +191,9 @@ impl Host {
         let governed = Arc::new(governed);
         let host = Arc::new(Self {
             machine,
-            store: store(paths)?,
+            library: library(paths)?,
             chosen: ask.chosen,
+            max_sequences: ask.max_sequences,
             spill: paths.spill(),
             command: ask.command,
             tenants: Tenants::new(governed.clone()),
@@ -197,7 +205,7 @@ impl Host {
             residents: Mutex::default(),
             unloads: Mutex::default(),
             learned: Learned::open(paths.corrections()),
-            context: OnceLock::new(),
+            contexts: Mutex::default(),
             senses: OnceLock::new(),
             status: OnceLock::new(),
             failure: Mutex::default(),
@@ -211,14 +219,11 @@ impl Host {
     pub(crate) fn tenants(&self) -> &Arc<Tenants> {
         &self.tenants
     }
-    fn machine(&self) -> &Machine {
+    pub(crate) fn machine(&self) -> &Machine {
         &self.machine
     }
-    fn store(&self) -> &ModelStore {
-        &self.store
-    }
-    fn chosen(&self) -> Option<&Path> {
-        self.chosen.as_deref()
+    pub(crate) fn library(&self) -> &Library {
+        &self.library
     }
     fn keeps_loaded(&self) -> bool {
         self.keep_loaded
@@ -238,7 +243,7 @@ impl Host {
     }
 
     /// What `locara memory` shows.
-    fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         Report {
             pid: std::process::id(),
             command: self.command.clone(),
@@ -260,11 +265,24 @@ impl Host {
     /// Takes a model away: whoever asks for it from now on causes a load of its own.
     fn take_resident(&self, model: &ModelDigest) -> Option<Loaded> {
         let loaded = self.residents.lock().unwrap_or_else(PoisonError::into_inner).remove(model)?;
-        let same = |load: &Load| {
-            load.peek().is_some_and(|result| result.as_ref().is_ok_and(|other| other.file.digest == model.0))
-        };
-        self.loads.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, load| !same(load));
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
         Some(loaded)
+    }
+
+    /// Takes a model out of memory because its owner says so. Answers in flight may end, for so long.
+    pub(crate) async fn release(&self, model: &ModelDigest, patience: Duration) {
+        let Some(loaded) = self.take_resident(model) else { return };
+        let _ = tokio::time::timeout(patience, loaded.engine.drain()).await;
+        loaded.engine.end().await;
+        self.governed.tell(Event::Lost { model: model.clone() });
+        self.look();
+    }
+
+    /// Ends every engine: nothing that was saved for later stays behind.
+    pub(crate) async fn shut_down(&self) {
+        for loaded in self.loaded() {
+            self.release(&ModelDigest(loaded.file.digest.clone()), Duration::ZERO).await;
+        }
     }
 
     fn unloads(&self) -> MutexGuard<'_, HashMap<StepId, mpsc::Sender<SecondThought>>> {
@@ -274,11 +292,8 @@ impl Host {
     /// Undoes [`Self::take_resident`]: nothing has happened to the model.
     fn put_back(&self, model: ModelDigest, loaded: Loaded) {
         let ready = futures::future::ready(Ok(loaded.clone())).boxed().shared();
-        // What was not asked has not answered: `peek` would not see the model.
-        let _ = ready.clone().now_or_never();
         // A load that somebody asked for meanwhile joins this model when the governor hears of it.
-        let key = loaded.key.clone();
-        self.loads.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert(ready);
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner).entry(model.clone()).or_insert(ready);
         self.residents.lock().unwrap_or_else(PoisonError::into_inner).insert(model, loaded);
     }
 
@@ -292,29 +307,40 @@ impl Host {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The model that is wanted, loaded if it is not.
+    pub(crate) async fn engine(self: &Arc<Self>, wanted: Wanted, asker: Asker) -> Result<Loaded, NoModel> {
+        let host = self.clone();
+        let located = tokio::task::spawn_blocking(move || host.locate(&wanted)).await;
+        let located = match located {
+            Ok(located) => located.map_err(|error| NoModel::Library(Arc::new(error)))?,
+            Err(error) => return Err(NoModel::Failed { name: "a model".to_owned(), detail: error.to_string() }),
+        };
+        self.load(located, asker).await
+    }
+
     /// The load that runs or ran for the model, started if there is none. A failed one is started again.
-    fn load(self: &Arc<Self>, app: &str) -> Load {
+    fn load(self: &Arc<Self>, located: Located, asker: Asker) -> Load {
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = self.chosen.clone().unwrap_or_default();
+        let key = ModelDigest(located.file.digest.clone());
         if let Some(load) = loads.get(&key)
             && !matches!(load.peek(), Some(Err(_)))
         {
             return load.clone();
         }
-        let (host, app) = (self.clone(), app.to_owned());
+        let (host, name) = (self.clone(), located.file.name.clone());
         // Spawned, so that a caller who gives up does not stop the load for the others.
         let task = tokio::spawn(async move {
-            let loaded = load::load(host.clone(), app, Class::Interactive).await;
-            if let Err(ModelError::Unavailable(detail)) = loaded {
-                tracing::error!(%detail, "a model does not load");
-                *host.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail);
-                return Err(ModelError::Unavailable("the model of this role does not load".to_owned()));
+            let loaded = load::load(host.clone(), located, asker).await;
+            if let Err(NoModel::Failed { name, detail }) = &loaded {
+                tracing::error!(name, detail, "a model does not load");
+                *host.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.clone());
             }
             loaded
         });
         let load = async move {
-            task.await
-                .unwrap_or_else(|error| Err(ModelError::Unavailable(format!("loading ended unexpectedly: {error}"))))
+            task.await.unwrap_or_else(|error| {
+                Err(NoModel::Failed { name, detail: format!("loading ended unexpectedly: {error}") })
+            })
         }
         .boxed()
         .shared();
@@ -378,24 +404,33 @@ async fn grow(host: Arc<Host>, model: ModelDigest, loaded: Loaded, stats: Engine
     tokio::time::sleep(GROW_AGAIN).await;
 }
 
-/// The roles of apps: one model is chosen, and every role that an app was granted resolves to it.
+/// The roles of apps: the registry says which model plays which, unless the person chose one for all.
 struct Roles(Arc<Host>);
 
 impl Models for Roles {
-    fn engine(&self, app: &str, _role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
-        let load = self.0.load(app);
-        async move { load.await.map(|loaded| loaded.engine as SharedEngine) }.boxed()
+    fn engine(&self, app: &str, role: &str) -> BoxFuture<'static, Result<SharedEngine, ModelError>> {
+        let (host, wanted) = (self.0.clone(), Wanted::role(role));
+        let asker = Asker { app: app.to_owned(), class: Class::Interactive };
+        async move {
+            match host.engine(wanted, asker).await {
+                Ok(loaded) => Ok(loaded.engine as SharedEngine),
+                Err(error) => {
+                    if let NoModel::Library(error) = &error {
+                        *host.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(one_line(&**error));
+                    }
+                    Err(error.for_app())
+                }
+            }
+        }
+        .boxed()
     }
 
-    fn context_tokens(&self, _role: &str) -> Option<u32> {
+    fn context_tokens(&self, role: &str) -> Option<u32> {
         let Self(host) = self;
-        if let Some(loaded) = host.loaded().first() {
-            return Some(loaded.engine.model().n_ctx);
-        }
-        *host.context.get_or_init(|| {
-            let file = load::find(&host.store, host.chosen()).ok()?;
-            let shape = model_shape(&Gguf::open(&file.path).ok()?).ok()?;
-            Some(defaults(&host.machine, Some(&shape)).n_ctx.value)
+        let mut contexts = host.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        *contexts.entry(role.to_owned()).or_insert_with(|| {
+            let located = host.locate(&Wanted::role(role)).ok()?;
+            host.plan(located).ok().map(|found| found.request.n_ctx)
         })
     }
 }

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     api::{EngineError, EngineMemory, EngineStats, Event, RequestId, Sampling, SessionId, Token},
+    output::OutputParser,
     reclaim::{Admit, Class, Reclaim, Reclaimed, Throttle},
 };
 
@@ -75,8 +76,7 @@ pub(super) struct Prepared {
     pub(super) stop: Vec<String>,
     pub(super) sampling: Sampling,
     pub(super) constraint: Option<ActiveConstraint>,
-    pub(super) offers_tools: bool,
-    pub(super) splits_thinking: bool,
+    pub(super) parser: OutputParser,
     pub(super) ignore_eos: bool,
     pub(super) class: Class,
     pub(super) reuse: Option<u64>,
@@ -376,6 +376,7 @@ impl Actor {
         let mut sequence = self.running.swap_remove(at);
         self.changed = true;
         self.stats.finished += 1;
+        self.stats.tool_call_failures += sequence.tool_call_failures();
         self.shared.finished.fetch_add(1, Ordering::Relaxed);
         self.shared.busy_ms.fetch_add(sequence.age_ms(), Ordering::Relaxed);
         if sequence.parked {

@@ -11,7 +11,10 @@ use llguidance::{
 };
 
 use super::model::Model;
-use crate::api::{Constraint, EngineError, Token, Tool, ToolChoice};
+use crate::{
+    api::{Constraint, EngineError, Token, Tool, ToolChoice},
+    output::{CallFormat, grammar},
+};
 
 /// Byte that marks special tokens in the trie, so that text can never spell one.
 const SPECIAL: u8 = 0xff;
@@ -53,7 +56,9 @@ impl ConstraintFactory {
     /// Compiles a constraint.
     pub(super) fn compile(&self, constraint: &Constraint) -> Result<ActiveConstraint, EngineError> {
         let (what, grammar) = match constraint {
-            Constraint::JsonSchema(schema) => ("JSON Schema", TopLevelGrammar::from_json_schema(schema.clone())),
+            Constraint::JsonSchema(schema) => {
+                ("JSON Schema", TopLevelGrammar::from_json_schema(grammar::with_bounded_space(schema)))
+            }
             Constraint::Regex(regex) => ("regular expression", TopLevelGrammar::from_regex(regex)),
             Constraint::Grammar(lark) => ("grammar", TopLevelGrammar::from_lark(lark.clone())),
         };
@@ -65,12 +70,18 @@ impl ConstraintFactory {
     }
 }
 
-/// The grammar that forces a call of one of the tools, in the form that the model was trained on.
-pub(super) fn call_grammar(tools: &[Tool], choice: &ToolChoice) -> Result<Option<Constraint>, EngineError> {
-    let named: Vec<&Tool> = match choice {
+/// The grammar that forces a call of one of the tools, or of the one that is named, in the form that the model was trained
+/// on. `controls` are the control tokens with their texts.
+pub(super) fn call_grammar(
+    format: &CallFormat,
+    tools: &[Tool],
+    choice: &ToolChoice,
+    controls: &[(String, Token)],
+) -> Result<Option<Constraint>, EngineError> {
+    let (named, parallel): (Vec<&Tool>, _) = match choice {
         ToolChoice::Auto | ToolChoice::None => return Ok(None),
-        ToolChoice::Required => tools.iter().collect(),
-        ToolChoice::Named(name) => tools.iter().filter(|tool| tool.name == *name).collect(),
+        ToolChoice::Required => (tools.iter().collect(), true),
+        ToolChoice::Named(name) => (tools.iter().filter(|tool| tool.name == *name).collect(), false),
     };
     if named.is_empty() {
         let wanted = if let ToolChoice::Named(name) = choice { name.as_str() } else { "any tool" };
@@ -80,15 +91,7 @@ pub(super) fn call_grammar(tools: &[Tool], choice: &ToolChoice) -> Result<Option
             known.join(", ")
         )));
     }
-    let calls: Vec<serde_json::Value> = named
-        .iter()
-        .map(|tool| {
-            serde_json::json!({"type": "object", "properties": {"name": {"const": tool.name}, "arguments": tool.parameters},
-                "required": ["name", "arguments"], "additionalProperties": false})
-        })
-        .collect();
-    let schema = serde_json::json!({ "anyOf": calls });
-    Ok(Some(Constraint::Grammar(format!("start: \"<tool_call>\\n\" call \"\\n</tool_call>\"\ncall: %json {schema}\n"))))
+    Ok(Some(Constraint::Grammar(grammar::call_grammar(format, &named, parallel, controls))))
 }
 
 /// A constraint and how far the answer has come in it.

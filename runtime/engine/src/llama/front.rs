@@ -16,12 +16,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Shared,
     actor::{Command, Prepared},
+    chat::Chat,
     constraint::{ActiveConstraint, ConstraintFactory, call_grammar},
     model::Model,
 };
 use crate::{
     api::{Constraint, EngineError, Event, MAX_LOGPROBS, Prompt, Request, RequestId, Sampling, Token, ToolChoice},
-    chat::ChatTemplate,
+    output::OutputParser,
 };
 
 /// Stop strings of one request, and bytes of each.
@@ -54,7 +55,7 @@ pub(super) enum Question {
 
 pub(super) struct Front {
     model: Arc<Model>,
-    template: Option<ChatTemplate>,
+    chat: Option<Chat>,
     n_ctx: u32,
     commands: mpsc::UnboundedSender<Command>,
     shared: Arc<Shared>,
@@ -64,12 +65,12 @@ pub(super) struct Front {
 impl Front {
     pub(super) fn new(
         model: Arc<Model>,
-        template: Option<ChatTemplate>,
+        chat: Option<Chat>,
         n_ctx: u32,
         commands: mpsc::UnboundedSender<Command>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { model, template, n_ctx, commands, shared, constraints: None }
+        Self { model, chat, n_ctx, commands, shared, constraints: None }
     }
 
     /// Answers questions until the engine is dropped.
@@ -97,7 +98,7 @@ impl Front {
                     }
                 }
                 Question::Tokenize { prompt, reply } => {
-                    let _ = reply.send(self.tokens(&prompt));
+                    let _ = reply.send(self.tokens(&prompt, Start::Free).map(|(tokens, _)| tokens));
                 }
                 Question::Detokenize { tokens, reply } => {
                     let text = known(&tokens, &self.model).map(|()| {
@@ -137,7 +138,18 @@ impl Front {
                 "{n} alternatives to each token are asked for, at most {MAX_LOGPROBS} are given"
             )));
         }
-        let tokens = self.tokens(&request.prompt)?;
+        let forced_call = self.forced_call(&request.prompt)?;
+        let start = match (&request.constraint, &forced_call) {
+            (Some(_), Some(_)) => {
+                return Err(EngineError::InvalidRequest(
+                    "a constraint and a required tool call cannot hold at once; drop one of them".into(),
+                ));
+            }
+            (Some(_), None) => Start::Answer,
+            (None, Some(_)) => Start::Call,
+            (None, None) => Start::Free,
+        };
+        let (tokens, opened) = self.tokens(&request.prompt, start)?;
         if tokens.is_empty() {
             return Err(EngineError::InvalidRequest("the prompt is empty".into()));
         }
@@ -147,22 +159,16 @@ impl Front {
         if prompt_tokens.saturating_add(max_tokens) > self.n_ctx {
             return Err(EngineError::ContextOverflow { prompt_tokens, max_tokens, n_ctx: self.n_ctx });
         }
-        let (offers_tools, forced_call) = match &request.prompt {
-            Prompt::Chat { tools, tool_choice, .. } => {
-                (!tools.is_empty() && *tool_choice != ToolChoice::None, call_grammar(tools, tool_choice)?)
-            }
-            Prompt::Text(_) | Prompt::Tokens(_) => (false, None),
+        let constraint = match request.constraint.as_ref().or(forced_call.as_ref()) {
+            Some(constraint) => Some(self.compile(constraint)?),
+            None => None,
         };
-        let is_chat = matches!(request.prompt, Prompt::Chat { .. });
-        let constraint = match (&request.constraint, forced_call) {
-            (Some(_), Some(_)) => {
-                return Err(EngineError::InvalidRequest(
-                    "a constraint and a required tool call cannot hold at once; drop one of them".into(),
-                ));
+        let parser = match (request.prompt, &self.chat) {
+            (Prompt::Chat { tools, tool_choice, .. }, Some(chat)) => {
+                let offered = if tool_choice == ToolChoice::None { Vec::new() } else { tools };
+                OutputParser::new(chat.formats, offered, opened, id.0)
             }
-            (Some(constraint), None) => Some(self.compile(constraint)?),
-            (None, Some(constraint)) => Some(self.compile(&constraint)?),
-            (None, None) => None,
+            _ => OutputParser::plain(),
         };
         Ok(Prepared {
             id,
@@ -172,8 +178,7 @@ impl Front {
             stop: request.stop,
             sampling: request.sampling,
             constraint,
-            offers_tools,
-            splits_thinking: is_chat,
+            parser,
             ignore_eos: request.ignore_eos,
             class: request.class,
             reuse: request.reuse,
@@ -194,25 +199,45 @@ impl Front {
         self.constraints.insert(factory).compile(constraint)
     }
 
-    fn tokens(&self, prompt: &Prompt) -> Result<Vec<Token>, EngineError> {
+    /// The call that the request requires, as a constraint.
+    fn forced_call(&self, prompt: &Prompt) -> Result<Option<Constraint>, EngineError> {
+        match (prompt, &self.chat) {
+            (Prompt::Chat { tools, tool_choice, .. }, Some(chat)) => {
+                call_grammar(chat.formats.calls, tools, tool_choice, &chat.controls)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The prompt's tokens, and whether it ends inside reasoning.
+    fn tokens(&self, prompt: &Prompt, start: Start) -> Result<(Vec<Token>, bool), EngineError> {
         match prompt {
-            Prompt::Chat { messages, tools, tool_choice } => {
-                let Some(template) = &self.template else {
+            Prompt::Chat { messages, tools, tool_choice, template: variables } => {
+                let Some(chat) = &self.chat else {
                     return Err(EngineError::Unsupported(
                         "the model brings no usable chat template; send a text prompt instead".into(),
                     ));
                 };
                 let offered: &[_] = if *tool_choice == ToolChoice::None { &[] } else { tools };
-                let rendered = template.render(messages, offered)?;
+                let mut rendered = chat.template.render(messages, offered, variables)?;
+                let reasoning = chat.formats.reasoning;
+                let mut opened = rendered.ends_with(reasoning.open);
+                // A grammar holds from the first token on, so nothing may come before the answer.
+                if start != Start::Free && opened {
+                    rendered.push(&format!("\n{}\n\n", reasoning.close));
+                    opened = false;
+                } else if start == Start::Answer && chat.formats.has_headers() {
+                    rendered.push("<|channel|>final<|message|>");
+                }
                 let mut tokens = Vec::new();
                 for (index, piece) in rendered.0.iter().enumerate() {
-                    let add_special = index == 0 && !template.adds_bos(piece);
+                    let add_special = index == 0 && !chat.template.adds_bos(piece);
                     tokens.extend(self.model.tokenize(piece, add_special, true)?);
                 }
-                Ok(tokens)
+                Ok((tokens, opened))
             }
-            Prompt::Text(text) => self.model.tokenize(text, true, false),
-            Prompt::Tokens(tokens) => known(tokens, &self.model).map(|()| tokens.clone()),
+            Prompt::Text(text) => Ok((self.model.tokenize(text, true, false)?, false)),
+            Prompt::Tokens(tokens) => known(tokens, &self.model).map(|()| (tokens.clone(), false)),
         }
     }
 }
@@ -226,6 +251,17 @@ fn known(tokens: &[Token], model: &Model) -> Result<(), EngineError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// What the answer begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Whatever the model says.
+    Free,
+    /// The answer itself.
+    Answer,
+    /// A call.
+    Call,
 }
 
 fn check_sampling(sampling: &Sampling, model: &Model) -> Result<(), EngineError> {

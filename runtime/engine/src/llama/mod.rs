@@ -12,6 +12,7 @@ mod actor;
 mod backend;
 mod batch;
 mod cache;
+mod chat;
 mod constraint;
 mod context;
 mod embed;
@@ -41,6 +42,7 @@ use std::{
 };
 
 pub use backend::{Device, build_info, devices};
+pub use chat::ChatOptions;
 use locara_gguf::Gguf;
 use locara_platform::{Platform, Qos};
 use locara_policy::{KvType, PlanRequest};
@@ -52,6 +54,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{
     actor::{Actor, Command, Limits},
     cache::StateCache,
+    chat::Chat,
     context::{Context, ContextParams},
     front::{Front, Question},
     model::{Model, ModelParams},
@@ -61,7 +64,6 @@ use crate::{
         EVENT_QUEUE, Engine, EngineError, EngineMemory, EngineStats, Event, Generation, Interrupt, ModelInfo, Prompt,
         Reply, Request, RequestId, SessionId, Token,
     },
-    chat::ChatTemplate,
     reclaim::{Reclaim, Reclaimed, Throttle},
 };
 
@@ -160,6 +162,14 @@ pub enum LoadError {
         /// Its last errors, or what the options break.
         reason: String,
     },
+    /// What the owner says about how the model is spoken to cannot be.
+    #[error("the chat settings of {} cannot be used: {reason}", path.display())]
+    Chat {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The load was stopped by its progress callback.
     #[error("the load of {} was stopped", .0.display())]
     Stopped(PathBuf),
@@ -227,9 +237,25 @@ impl LlamaEngine {
         digest: &str,
         options: LoadOptions,
         cache: &CacheOptions,
+        progress: impl FnMut(f32) -> bool,
+    ) -> Result<Self, LoadError> {
+        Self::load_with(path, digest, options, cache, &ChatOptions::default(), progress)
+    }
+
+    /// [`LlamaEngine::load_with_cache`], with the owner's word on how the model is spoken to.
+    ///
+    /// # Errors
+    /// [`LoadError`]; nothing stays allocated.
+    pub fn load_with(
+        path: &Path,
+        digest: &str,
+        options: LoadOptions,
+        cache: &CacheOptions,
+        chat: &ChatOptions,
         mut progress: impl FnMut(f32) -> bool,
     ) -> Result<Self, LoadError> {
         let refuse = |source| LoadError::Gguf { path: path.to_owned(), source };
+        chat.check().map_err(|reason| LoadError::Chat { path: path.to_owned(), reason })?;
         let gguf = Gguf::open(path).and_then(checked).map_err(refuse)?;
         let mut stopped = false;
         let mut watched = |fraction| {
@@ -244,16 +270,17 @@ impl LlamaEngine {
         };
         let embeddings = model.is_encoder_only() || embed::pools(&gguf);
         let context = Context::new(Arc::clone(&model), context_params(&options, embeddings))?;
-        let template = match gguf.chat_template().map_err(refuse)? {
-            Some(source) => match chat_template(&model, source) {
-                Ok(template) => Some(template),
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "the model serves text prompts only");
-                    None
-                }
-            },
-            None => None,
+        let chat = match Chat::new(&model, gguf.chat_template().map_err(refuse)?, chat) {
+            Ok(chat) => chat,
+            Err(error) if chat.template_override.is_some() => {
+                return Err(LoadError::Chat { path: path.to_owned(), reason: error.to_string() });
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the model serves text prompts only");
+                None
+            }
         };
+        let name_of = |name: fn(&Chat) -> &'static str| chat.as_ref().map_or("none", name).to_owned();
         let info = ModelInfo {
             name: gguf
                 .str("general.name")
@@ -267,7 +294,9 @@ impl LlamaEngine {
             n_seq_max: options.n_seq_max,
             n_vocab: u32::try_from(model.n_vocab()).unwrap_or(u32::MAX),
             n_embd: u32::try_from(model.n_embd()).unwrap_or(u32::MAX),
-            has_chat_template: template.is_some(),
+            has_chat_template: chat.is_some(),
+            tool_format: name_of(|chat| chat.formats.calls.name),
+            reasoning_format: name_of(|chat| chat.formats.reasoning.name),
         };
         let abort = context.abort_flag();
         let interruptible = !context.is_recurrent();
@@ -280,7 +309,7 @@ impl LlamaEngine {
         let cache = StateCache::new(cache, state_identity(digest, &options));
         let (questions, question_queue) = mpsc::channel(QUESTION_QUEUE);
         let (commands, command_queue) = mpsc::unbounded_channel();
-        let front = Front::new(Arc::clone(&model), template, info.n_ctx, commands.clone(), Arc::clone(&shared));
+        let front = Front::new(Arc::clone(&model), chat, info.n_ctx, commands.clone(), Arc::clone(&shared));
         let actor = Actor::new(model, context, options, limits, cache, command_queue, Arc::clone(&shared));
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let work = move || {
@@ -414,14 +443,6 @@ fn state_identity(digest: &str, options: &LoadOptions) -> String {
     let attention = if options.flash_attention { "on" } else { "off" };
     let (k, v) = (options.type_k, options.type_v);
     format!("model {digest}, K {k}, V {v}, FlashAttention {attention}, {}", build_info())
-}
-
-fn chat_template(model: &Model, source: &str) -> Result<ChatTemplate, EngineError> {
-    let (eos, eot) = model.eos_and_eot();
-    let ids = 0..i32::try_from(model.n_vocab()).unwrap_or(i32::MAX);
-    let special = ids.filter(|id| model.is_control(*id)).map(|id| model.special_text(id)).collect();
-    let end = if model.knows(eos) { eos } else { eot };
-    ChatTemplate::new(source, model.special_text(model.bos()), model.special_text(end), special)
 }
 
 impl Engine for LlamaEngine {

@@ -149,7 +149,7 @@ impl Sequence {
             ignore_eos: prepared.ignore_eos,
             joiner: Utf8Joiner::default(),
             stop: StopMatcher::new(prepared.stop),
-            parser: OutputParser::new(prepared.offers_tools, prepared.splits_thinking, prepared.id.0),
+            parser: prepared.parser,
             content: String::new(),
             calls: Vec::new(),
             events: prepared.events,
@@ -218,7 +218,7 @@ impl Sequence {
 
     /// The constraint, if it holds for the next token: reasoning is free.
     pub(super) fn constraint_now(&mut self) -> Option<&mut ActiveConstraint> {
-        if self.parser.reasoning_end().is_some() { None } else { self.constraint.as_mut() }
+        if self.parser.reasoning_close().is_some() { None } else { self.constraint.as_mut() }
     }
 
     /// Gives the reader an event beside the text.
@@ -252,9 +252,15 @@ impl Sequence {
         };
         self.tokens.push(token);
         self.n_output += 1;
-        let was_thinking = self.parser.reasoning_end().is_some();
-        let text = self.joiner.push(&model.piece(token, false));
-        let (safe, hit) = self.stop.push(&text);
+        let was_thinking = self.parser.reasoning_close().is_some();
+        // Markup may consist of control tokens. They have no text for a reader, so no stop string reaches into them.
+        let markup = if model.is_control(token) { model.special_text(token) } else { String::new() };
+        let (safe, hit) = if self.parser.reads(&markup) {
+            (self.stop.finish() + &self.joiner.finish() + &markup, None)
+        } else {
+            let text = self.joiner.push(&model.piece(token, false));
+            self.stop.push(&text)
+        };
         self.say(&safe);
         self.count_thinking(was_thinking, model);
         if let Some(stop) = hit {
@@ -281,7 +287,7 @@ impl Sequence {
 
     /// Counts a token of reasoning, and ends the reasoning when its tokens are used up.
     fn count_thinking(&mut self, was_thinking: bool, model: &Model) {
-        let end = self.parser.reasoning_end();
+        let end = self.parser.reasoning_close();
         if !was_thinking && end.is_none() {
             return;
         }
@@ -370,16 +376,22 @@ impl Sequence {
     }
 
     fn finish_parser(&mut self) {
-        for event in self.parser.finish() {
+        for event in self.parser.finish(&self.content) {
             self.keep(event);
         }
         if self.parser.failures() > 0 {
             tracing::warn!(
                 request = self.id.0,
+                format = self.parser.format_name(),
                 n = self.parser.failures(),
                 "tool calls did not parse; given out as text"
             );
         }
+    }
+
+    /// Pieces that looked like a tool call and did not parse.
+    pub(super) fn tool_call_failures(&self) -> u64 {
+        self.parser.failures()
     }
 
     fn end(&mut self, outcome: Result<StopReason, EngineError>) {

@@ -7,6 +7,7 @@ use jsonc_parser::common::Ranged as _;
 
 use super::{Node, join, kind};
 use crate::diagnosis::Problems;
+use crate::document::Document;
 use crate::json::Text;
 use crate::text::{nearest, quoted};
 use crate::{Code, Problem, host_owned};
@@ -15,11 +16,13 @@ use crate::{Code, Problem, host_owned};
 pub(super) struct Cx<'t> {
     pub(super) text: &'t Text<'t>,
     pub(super) problems: Problems,
+    /// All kinds of objects of this document: where a misplaced key may belong.
+    all: &'static [&'static Keys],
 }
 
 impl<'t> Cx<'t> {
-    pub(super) fn new(text: &'t Text<'t>, problems: Problems) -> Self {
-        Self { text, problems }
+    pub(super) fn new(text: &'t Text<'t>, problems: Problems, all: &'static [&'static Keys]) -> Self {
+        Self { text, problems, all }
     }
 
     pub(super) fn into_problems(self) -> Problems {
@@ -39,12 +42,12 @@ pub(super) struct Keys {
 
 impl Keys {
     /// The required keys with examples or, where nothing is required, the names of all.
-    fn outline(&self) -> String {
+    fn outline(&self, document: Document) -> String {
         if self.required.is_empty() {
             let names: Vec<_> = self.all().map(|key| format!("`{key}`")).collect();
             return names.join(", ");
         }
-        format!("`{}`", additions(self.required))
+        format!("`{}`", additions(document, self.required))
     }
 
     fn all(&self) -> impl Iterator<Item = &'static str> + Clone {
@@ -103,13 +106,13 @@ pub(super) const LIMITS: Keys = Keys {
     ],
 };
 
-/// All kinds of objects: where a misplaced key may belong.
-pub(super) const ALL: [&Keys; 11] =
-    [&TOP, &COMPONENT, &REQUIRES, &MODEL, &KV, &KEEP_LOADED, &CAPABILITIES, &STORAGE, &HTTP, &FOLDER, &LIMITS];
+/// All kinds of objects of a manifest.
+pub(super) const ALL: &[&Keys] =
+    &[&TOP, &COMPONENT, &REQUIRES, &MODEL, &KV, &KEEP_LOADED, &CAPABILITIES, &STORAGE, &HTTP, &FOLDER, &LIMITS];
 
-/// Keys and examples as JSON: `"path": "app.wasm", "access": "read"`.
-fn additions<'a>(keys: impl IntoIterator<Item = &'a (&'static str, &'static str)>) -> String {
-    let pairs: Vec<String> = keys.into_iter().map(|(key, example)| format!("\"{key}\": {example}")).collect();
+/// Keys and examples as the language writes them: `"path": "app.wasm", "access": "read"`.
+fn additions<'a>(document: Document, keys: impl IntoIterator<Item = &'a (&'static str, &'static str)>) -> String {
+    let pairs: Vec<String> = keys.into_iter().map(|(key, example)| document.pair(key, example)).collect();
     pairs.join(", ")
 }
 
@@ -126,12 +129,31 @@ pub(super) struct Fields<'n, 't> {
 impl<'n, 't> Fields<'n, 't> {
     /// Reads `node` as an object with `keys`; reports other types, unknown keys, keys of the host and duplicates.
     pub(super) fn read(cx: &mut Cx<'_>, node: Node<'n, 't>, keys: &Keys) -> Option<Self> {
+        let fields = Self::open(cx, node, Some(keys))?;
+        fields.report_missing(cx, keys);
+        Some(fields)
+    }
+
+    /// Reads `node` as an object whose keys are names that somebody chose; reports other types and duplicates.
+    pub(super) fn any(cx: &mut Cx<'_>, node: Node<'n, 't>) -> Option<Self> {
+        Self::open(cx, node, None)
+    }
+
+    fn open(cx: &mut Cx<'_>, node: Node<'n, 't>, keys: Option<&Keys>) -> Option<Self> {
+        let document = cx.text.document;
         let Value::Object(object) = node.value else {
-            let what = if node.path.is_empty() { "the manifest".to_owned() } else { format!("`{}`", node.path) };
-            let problem =
-                Problem::new(Code::WrongType, node.span(cx), format!("{what} is {}, not an object", kind(node.value)))
-                    .label("not an object")
-                    .fix(format!("write `{{ … }}` with {}", keys.outline()));
+            let what =
+                if node.path.is_empty() { format!("the {}", document.noun()) } else { format!("`{}`", node.path) };
+            let outline = keys.map_or_else(|| "names as keys".to_owned(), |keys| keys.outline(document));
+            let message = format!("{what} is {}, not {}", kind(cx, node.value), document.object());
+            let fix = if document.is_toml() {
+                format!("write `[{}]` with {outline}", node.path)
+            } else {
+                format!("write `{{ … }}` with {outline}")
+            };
+            let problem = Problem::new(Code::WrongType, node.span(cx), message)
+                .label(format!("not {}", document.object()))
+                .fix(fix);
             cx.problems.push(problem);
             return None;
         };
@@ -153,13 +175,16 @@ impl<'n, 't> Fields<'n, 't> {
                     .why("readers of JSON disagree about which of the two counts")
                     .fix("remove one of them");
                 cx.problems.push(problem);
-            } else if keys.all().any(|known| known == key) {
-                fields.present.push((key, span, &property.value));
             } else {
-                cx.problems.push_with(|| fields.unknown(key, span, keys, &siblings));
+                match keys {
+                    Some(keys) if keys.all().all(|known| known != key) => {
+                        let (all, problems) = (cx.all, &mut cx.problems);
+                        problems.push_with(|| fields.unknown(document, all, key, span, keys, &siblings));
+                    }
+                    _ => fields.present.push((key, span, &property.value)),
+                }
             }
         }
-        fields.report_missing(cx, keys);
         Some(fields)
     }
 
@@ -176,22 +201,39 @@ impl<'n, 't> Fields<'n, 't> {
         };
         let problem = Problem::new(Code::MissingKey, self.brace.clone(), message)
             .label("not in here")
-            .fix(format!("add `{}`", additions(missing)));
+            .fix(format!("add `{}`", additions(cx.text.document, missing)));
         cx.problems.push(problem);
     }
 
-    fn unknown(&mut self, key: &str, span: Range<usize>, keys: &Keys, siblings: &[&str]) -> Problem {
+    fn unknown(
+        &mut self,
+        document: Document,
+        all: &[&Keys],
+        key: &str,
+        span: Range<usize>,
+        keys: &Keys,
+        siblings: &[&str],
+    ) -> Problem {
         let path = join(&self.path, key);
-        if let Some(owned) = host_owned::find(key) {
-            let message = format!("{} is not an app's to set: {} is the host's", quoted(&path), owned.what);
-            return Problem::new(Code::HostOwnedKey, span, message).label("the host's").why(owned.why).fix(owned.fix);
+        match host_owned::find(key) {
+            Some(owned) if document == Document::Manifest => {
+                let message = format!("{} is not an app's to set: {} is the host's", quoted(&path), owned.what);
+                let problem = Problem::new(Code::HostOwnedKey, span, message);
+                return problem.label("the host's").why(owned.why).fix(owned.fix);
+            }
+            Some(owned) if owned.nobodys => {
+                let message = format!("there is no key {}: {} is the host's", quoted(&path), owned.what);
+                let problem = Problem::new(Code::HostOwnedKey, span, message);
+                return problem.label("the host's").why(owned.why).fix("remove the key");
+            }
+            _ => {}
         }
         let problem = Problem::new(Code::UnknownKey, span, format!("there is no key {}", quoted(&path)));
         if let Some(meant) = nearest(key, keys.all().filter(|known| !siblings.contains(known))) {
             self.meant.push(meant);
             return problem.label(format!("did you mean `{meant}`?")).fix(format!("write `{meant}`"));
         }
-        if let Some(other) = ALL.iter().find(|other| other.all().any(|known| known == key)) {
+        if let Some(other) = all.iter().find(|other| other.all().any(|known| known == key)) {
             return problem.label("not here").fix(format!("move it: `{key}` belongs in {}", other.place));
         }
         let names: Vec<_> = keys.all().map(|known| format!("`{known}`")).collect();
@@ -234,6 +276,15 @@ impl<'n, 't> Fields<'n, 't> {
     ) -> Option<T> {
         // An absent one was reported with the object.
         self.optional(cx, key, read)?
+    }
+
+    /// Calls `read` for every key with its place and value, in the order of the text.
+    pub(super) fn each(&self, cx: &mut Cx<'_>, mut read: impl FnMut(&mut Cx<'_>, &str, &Range<usize>, Node<'_, '_>)) {
+        for (key, span, value) in &self.present {
+            // A digest is read well enough by its beginning.
+            let shown = if key.len() == 64 { key.get(..12).map(|start| format!("{start}…")) } else { None };
+            read(cx, key, span, Node { value, path: &join(&self.path, shown.as_deref().unwrap_or(key)) });
+        }
     }
 
     /// Where the value of a key stands, for problems between two values.

@@ -14,10 +14,13 @@ use crate::{Code, Invalid, Problem};
 
 /// A value of another type than the key asks for.
 fn wrong_type<T>(cx: &mut Cx<'_>, node: Node<'_, '_>, wanted: &str, fix: &str) -> Option<T> {
-    let problem =
-        Problem::new(Code::WrongType, node.span(cx), format!("`{}` is {}, not {wanted}", node.path, kind(node.value)))
-            .label(format!("not {wanted}"))
-            .fix(fix);
+    let problem = Problem::new(
+        Code::WrongType,
+        node.span(cx),
+        format!("`{}` is {}, not {wanted}", node.path, kind(cx, node.value)),
+    )
+    .label(format!("not {wanted}"))
+    .fix(fix);
     report(cx, problem)
 }
 
@@ -108,20 +111,27 @@ fn number(cx: &mut Cx<'_>, node: Node<'_, '_>, wanted: &str) -> Option<f64> {
     }
 }
 
-/// A whole number from `min` to `max`.
-pub(super) fn whole(cx: &mut Cx<'_>, node: Node<'_, '_>, min: u32, max: u32, unit: &str) -> Option<u32> {
+/// Whole numbers up to this one are exact as an `f64`.
+const EXACT: u64 = 1 << 53;
+
+/// A whole number from `min` to `max`, at most [`EXACT`].
+pub(super) fn whole<N>(cx: &mut Cx<'_>, node: Node<'_, '_>, min: N, max: N, unit: &str) -> Option<N>
+where
+    N: Copy + Into<u64> + TryFrom<u64>,
+{
+    let (min, max): (u64, u64) = (min.into(), max.into().min(EXACT));
     let figure = number(cx, node, "a whole number")?;
-    let range = || format!("{} to {}", grouped(min.into()), grouped(max.into()));
+    let range = || format!("{} to {}", grouped(min), grouped(max));
     if figure.fract() != 0.0 {
         let problem = Problem::new(Code::WrongType, node.span(cx), format!("`{}` is a fraction", node.path))
             .label("not a whole number")
             .fix(format!("write a whole number of {unit}, {}", range()));
         return report(cx, problem);
     }
-    if !(f64::from(min)..=f64::from(max)).contains(&figure) {
+    if !(min as f64..=max as f64).contains(&figure) {
         return out_of_range(cx, node, &format!("{} {unit}", range()));
     }
-    Some(figure as u32) // whole and inside the range of u32: both checked above
+    N::try_from(figure as u64).ok() // whole and inside the range of N: both checked above
 }
 
 /// A number above 0 and up to `max`.
@@ -131,6 +141,23 @@ pub(super) fn positive(cx: &mut Cx<'_>, node: Node<'_, '_>, max: f64, unit: &str
         return Some(figure);
     }
     out_of_range(cx, node, &format!("more than 0, up to {} {unit}", grouped(max as u64)))
+}
+
+/// A number from `min` to `max`.
+pub(super) fn within(cx: &mut Cx<'_>, node: Node<'_, '_>, min: f32, max: f32) -> Option<f32> {
+    let figure = number(cx, node, "a number")?;
+    if (f64::from(min)..=f64::from(max)).contains(&figure) {
+        return Some(figure as f32); // inside the range of f32: checked above
+    }
+    out_of_range(cx, node, &format!("{min} to {max}"))
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(cx: &mut Cx<'_>, node: Node<'_, '_>) -> Option<bool> {
+    match node.value {
+        Value::BooleanLit(boolean) => Some(boolean.value),
+        _ => wrong_type(cx, node, "true or false", "write `true` or `false`, without quotes"),
+    }
 }
 
 fn out_of_range<T>(cx: &mut Cx<'_>, node: Node<'_, '_>, range: &str) -> Option<T> {
@@ -202,4 +229,21 @@ pub(super) fn distinct<T>(
         }
     }
     kept.into_iter().map(|(entry, _)| entry).collect()
+}
+
+/// An absolute path.
+pub(super) fn absolute<'n>(cx: &mut Cx<'_>, node: Node<'n, '_>) -> Option<&'n str> {
+    let text = string(cx, node)?;
+    if text.starts_with('/') && text.len() <= 4096 && !text.contains('\0') {
+        return Some(text);
+    }
+    let problem = Problem::new(
+        Code::BadValue,
+        node.span(cx),
+        format!("`{}` is {}, not an absolute path", node.path, quoted(text)),
+    )
+    .label("not from the root")
+    .why("the host and its tools run in different folders, so a relative path would mean different files")
+    .fix("write the whole path, beginning with `/`");
+    report(cx, problem)
 }

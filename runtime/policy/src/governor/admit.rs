@@ -8,6 +8,7 @@
 use super::{
     Governor,
     action::{Action, Level, Recovery, Refusal},
+    climate,
     event::{Class, LoadRequest, TicketId},
     fair,
     model::State,
@@ -219,6 +220,9 @@ impl Governor {
             let why = format!("memory is critical: {}", self.gauge.cause);
             return Answer::later("critical", why, self.config.calm_ms.saturating_mul(3));
         }
+        if climate::is_critical(self.sample.as_ref()) {
+            return Answer::later("heat", "the machine is too hot", u64::from(climate::HOT_RETRY_MS));
+        }
         let leaving = self.steps.values().any(|step| step.is_open() && step.is_unload());
         if leaving || self.stale {
             // The sum of what goes and what comes was not reserved.
@@ -242,7 +246,14 @@ impl Governor {
         self.make_room(&needer, out)
     }
 
-    /// One load at a time, and no model twice within its cool-down.
+    /// Whether memory stays above where it begins to be tight, with a margin, when so many bytes are taken: then nothing has to
+    /// go for it, and nothing swings.
+    fn is_plenty(&self, needs: Bytes) -> bool {
+        let margin = self.config.calm_above(Level::Elevated);
+        self.gauge.level == Level::Normal && self.room(None).bytes() >= needs.saturating_add(margin)
+    }
+
+    /// One load at a time, and no model twice within its cool-down; once more where memory is plenty.
     fn not_yet(&self, request: &LoadRequest) -> Option<Answer> {
         if let Some(overdue) = self.models.get(&request.model).filter(|model| model.state == State::Overdue) {
             let seconds = self.now.saturating_sub(overdue.loaded_at) / 1000;
@@ -254,8 +265,9 @@ impl Governor {
             let estimate_ms = ends.saturating_sub(self.now).max(UNLOAD_MS).saturating_add(u64::from(request.reload_ms));
             return Some(Answer::later("loading", format!("{} is being loaded", loading.name), estimate_ms));
         }
-        let back = self.gone.get(&request.model)?.saturating_add(self.config.cool_down_ms);
-        (back > self.now).then(|| {
+        let &(loaded_at, early) = self.gone.get(&request.model)?;
+        let back = loaded_at.saturating_add(self.config.cool_down_ms);
+        (back > self.now && (early || !self.is_plenty(request.need.peak()))).then(|| {
             let why = "it was unloaded a moment ago and may come back after its cool-down";
             Answer::later("cool-down", why, back - self.now)
         })

@@ -1,7 +1,8 @@
 //! Heat and power: a dimension of its own beside memory, with the same outcome, a [`Throttle`].
 //!
 //! Rows 72 to 74 and 101 of the requirements: from `serious` on background work pauses, answers get shorter and steps
-//! smaller; with an energy saver nothing runs that nobody waits for.
+//! smaller; at `critical` nothing begins and only what somebody waits for ends; with an energy saver nothing runs that nobody
+//! waits for.
 
 use super::{
     action::{Gate, Level, Throttle},
@@ -15,6 +16,9 @@ const HOT_BATCH: u32 = 128;
 const HOT_TOKENS: u32 = 1024;
 /// Threads fewer when hot: the system itself needs the cores to cool down.
 const HOT_THREADS: u32 = 2;
+
+/// A machine that is critically hot is asked again after so long, ms: heat sinks within tens of seconds.
+pub(super) const HOT_RETRY_MS: u32 = 30_000;
 
 /// What heat, power and pressure together allow.
 pub(super) fn throttle(
@@ -44,6 +48,8 @@ pub(super) fn throttle(
     let saver = sample.is_some_and(|sample| sample.saver);
     throttle.gate = if level == Level::Critical {
         Gate::Nobody { retry_after_ms: u32::try_from(config.calm_ms * 2).unwrap_or(u32::MAX) }
+    } else if thermal == Thermal::Critical {
+        Gate::Nobody { retry_after_ms: HOT_RETRY_MS }
     } else if level == Level::Tight || thermal >= Thermal::Serious || saver || hold_background {
         Gate::Interactive
     } else {
@@ -60,9 +66,7 @@ pub(super) fn idle_unload_ms(sample: Option<&Sample>, config: &Config) -> u64 {
     }
 }
 
-/// Whether a model may be read ahead, or a draft be used: not when hot or on a saver.
-#[must_use]
-pub fn may_prefetch(level: Level, sample: Option<&Sample>) -> bool {
-    level == Level::Normal
-        && sample.is_none_or(|sample| !sample.saver && sample.thermal.unwrap_or_default() == Thermal::Nominal)
+/// Whether the machine is so hot that nothing begins.
+pub(super) fn is_critical(sample: Option<&Sample>) -> bool {
+    sample.is_some_and(|sample| sample.thermal == Some(Thermal::Critical))
 }

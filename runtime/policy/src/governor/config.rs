@@ -16,6 +16,8 @@ pub struct Config {
     pub gpu_cap: Option<Bytes>,
     /// Mapped weights are wired while the GPU works, and the system gets them back about a second later.
     pub wires_weights: bool,
+    /// After its last use a GPU may keep weights wired for so long: the system gets them back within it.
+    pub unwire_ms: u64,
     /// Left available whatever is admitted: a twentieth of memory, at most 1 GiB.
     pub reserve: Bytes,
     /// Available memory below which the level is `elevated`: a tenth, at most 3 GiB.
@@ -36,7 +38,7 @@ pub struct Config {
     pub settle_ms: u64,
     /// A step that was not answered for so long is taken for lost.
     pub step_limit_ms: u64,
-    /// A ticket waits no longer than this.
+    /// A ticket waits no longer than this: a cool-down, and the unload and the load that come after it.
     pub longest_wait_ms: u64,
     /// An app has so long at `elevated`, `tight` and `critical`.
     pub deadlines_ms: [u32; 3],
@@ -60,6 +62,7 @@ impl Config {
             cap: defaults.memory_cap.value,
             gpu_cap: machine.gpu_room().map(|room| room.bytes).filter(|_| gpu),
             wires_weights: gpu,
+            unwire_ms: if gpu { 2_000 } else { 0 },
             reserve: share(20, Bytes::gib(1)),
             elevated_below: share(10, Bytes::gib(3)),
             tight_below: share(20, Bytes::mib(1536)),
@@ -70,7 +73,7 @@ impl Config {
             calm_ms: 5_000,
             settle_ms: if gpu { 1_500 } else { 250 },
             step_limit_ms: 30_000,
-            longest_wait_ms: 60_000,
+            longest_wait_ms: 75_000,
             deadlines_ms: [10_000, 3_000, 250],
             horizon_ms: 10_000,
             restore_ms: 10_000,

@@ -157,6 +157,13 @@ impl Gauge {
         Bytes(u64::try_from(self.fall).unwrap_or(0).saturating_mul(within_ms) / 1000)
     }
 
+    /// What is known of our own growth says nothing about the next reading.
+    pub(super) const fn forget_own(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.own = Bytes::ZERO;
+        }
+    }
+
     /// Whether somebody writes more than so many bytes a second to swap.
     pub(super) const fn swaps(&self, bytes_a_second: u64) -> bool {
         self.swap_rate >= bytes_a_second

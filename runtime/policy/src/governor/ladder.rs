@@ -167,7 +167,7 @@ impl Governor {
     }
 
     fn step(&mut self, candidate: Candidate, why: &str, out: &mut Vec<Action>) {
-        let Candidate { model: digest, rung, bytes: expected, .. } = candidate;
+        let Candidate { model: digest, rung, bytes: mut expected, .. } = candidate;
         let spill = self.may_spill();
         let (now, level) = (self.now, self.gauge.level);
         let Some(model) = self.models.get_mut(&digest) else { return };
@@ -180,6 +180,8 @@ impl Governor {
                 format!("give back {expected}: {rung} of {}", model.name)
             }
             None => {
+                let resident = self.sample.as_ref().map_or(Bytes::MAX, |sample| sample.own_file);
+                expected = model.shrinks_by(&self.ledger, resident);
                 model.state = State::Leaving;
                 self.inflation = self.inflation.max(model.value);
                 out.push(Action::Unload { step: id, model: digest.clone(), expected });

@@ -11,6 +11,8 @@ use super::{
 };
 use crate::{bytes::Bytes, ledger::ModelDigest};
 
+/// While memory is critical, or the weights do not fit, an answer is waited for so long, ms.
+const ANSWERS_MS: u64 = 60_000;
 /// What is lost within so long cannot be saved by an answer that ends by itself, ms.
 const ENDS_WITHIN_MS: u64 = 3_000;
 /// An unload that nobody is short of memory for waits so long for an answer at most, ms.
@@ -34,7 +36,7 @@ impl Governor {
 
     /// A model that pauses for longer than anybody should wait is unloaded.
     fn give_up_on_answers(&mut self, out: &mut Vec<Action>) {
-        let limit = self.config.longest_wait_ms;
+        let limit = ANSWERS_MS;
         let long = |since: u64| self.now.saturating_sub(since) >= limit;
         let models = self.models.iter().filter(|(_, model)| model.is_resident() && model.held_since.is_some_and(long));
         let paused: Vec<_> = models.map(|(digest, _)| digest.clone()).collect();
@@ -47,7 +49,7 @@ impl Governor {
     fn must_end(&self, step: &Step) -> Option<String> {
         let model = self.models.get(&step.model)?;
         let waited = self.now.saturating_sub(step.since);
-        let limit = self.config.longest_wait_ms;
+        let limit = ANSWERS_MS;
         if model.held_since.is_some_and(|since| self.now.saturating_sub(since) >= limit) {
             return Some(format!("the model has not fitted into memory for {} s", limit / 1000));
         }

@@ -17,7 +17,7 @@
 //! | `residents` | what the models hold, from their promise to their end; `model` is what is remembered of one |
 //! | `ladder` | what is given back, cheapest first, and what is left to decay |
 //! | `leave` | which unloads are taken back, and which answers are ended for them |
-//! | `tenants` | the leases of apps: tightening, deadlines, trust |
+//! | `tenants` | the leases of apps: tightening, deadlines; `app` is what is remembered of one, and what its word is worth |
 //! | `strain` | which models may compute: those whose weights fit into memory |
 //! | `climate` | heat and power |
 //! | `fair` | whose turn it is |
@@ -25,6 +25,7 @@
 
 mod action;
 mod admit;
+mod app;
 mod climate;
 mod config;
 mod event;
@@ -45,7 +46,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use self::{
     action::{Action, Consequence, Decision, Gate, Level, Recovery, Refusal, Rule, Rung, Throttle, Tightening},
-    climate::may_prefetch,
     config::Config,
     event::{
         Activity, Answer, AppStart, Class, Event, KernelLevel, LoadRequest, ModelUse, Need, Sample, Stall, StepId,
@@ -55,12 +55,12 @@ pub use self::{
 };
 use self::{
     admit::{Waiting, Wish},
+    app::App,
     fair::Fairness,
     gauge::Gauge,
     ladder::Step,
     model::{Model, State},
     rules::Rules,
-    tenants::App,
 };
 use crate::{
     bytes::Bytes,
@@ -90,8 +90,8 @@ pub struct Governor {
     /// Alarms that the ladder has answered.
     answered: u64,
     models: BTreeMap<ModelDigest, Model>,
-    /// When models that are gone were loaded last: they do not come back before their cool-down.
-    gone: BTreeMap<ModelDigest, u64>,
+    /// Models that went within the cool-down of their last load: when that was, and whether it was an early one.
+    gone: BTreeMap<ModelDigest, (u64, bool)>,
     apps: BTreeMap<AppId, App>,
     waiting: Vec<Waiting>,
     steps: BTreeMap<StepId, Step>,
@@ -215,7 +215,7 @@ impl Governor {
             Event::Done { step, freed, holds } => self.done(step, freed, holds.as_deref()),
             Event::Kept { step } => self.kept(step),
             Event::Failed { step, reason } => self.failed(step, &reason),
-            Event::Lost { model } => self.forget(&model),
+            Event::Lost { model } => self.lost(&model),
             Event::AppStart(start) => self.start_app(start, out),
             Event::AppStop { app } => self.stop_app(&app),
             Event::Visible { app, visible } => {
@@ -251,6 +251,7 @@ impl Governor {
 
     fn read(&mut self, sample: Sample, out: &mut Vec<Action>) {
         let before = self.gauge.level;
+        self.notice_unwired(&sample);
         let clean = self.clean().min(sample.own_file);
         self.absorb_excess();
         let (wired, excess) = (self.wired(), self.excess());
@@ -287,9 +288,10 @@ impl Governor {
         let fewer = self.rules.holds(Rule::RssHigh);
         let hold = self.rules.holds(Rule::SwapGrowth);
         let general = climate::throttle(self.gauge.level, self.sample.as_ref(), fewer, hold, &self.config);
+        let too_hot = climate::is_critical(self.sample.as_ref());
         for (digest, model) in &mut self.models {
-            let wanted =
-                Throttle { n_seq: if model.held_since.is_some() { Some(0) } else { general.n_seq }, ..general };
+            let pauses = model.held_since.is_some() || too_hot && model.activity.interactive == 0;
+            let wanted = Throttle { n_seq: if pauses { Some(0) } else { general.n_seq }, ..general };
             // What leaves takes nothing on any more; whether it computes is still decided here.
             let matters = model.is_resident() || model.state == State::Leaving && model.throttle.n_seq != wanted.n_seq;
             if matters && model.throttle != wanted {

@@ -43,6 +43,8 @@ pub(super) struct Model {
     pub(super) keep_loaded: bool,
     pub(super) activity: Activity,
     pub(super) loaded_at: u64,
+    /// It came back within the cool-down of its last load, because memory was plenty.
+    pub(super) early: bool,
     pub(super) last_used: u64,
     /// Uses, in thousandths, halved with every doubling of the clock of uses.
     pub(super) frequency: u64,
@@ -56,6 +58,8 @@ pub(super) struct Model {
     pub(super) held_since: Option<u64>,
     /// Since when they would fit again, with a margin.
     pub(super) fits_since: Option<u64>,
+    /// When a GPU ended its last work with weights that are still wired, as far as is known.
+    pub(super) unwires_since: Option<u64>,
     /// What was sent last.
     pub(super) throttle: Throttle,
     /// Until when somebody who was told that it is there may begin.
@@ -77,11 +81,13 @@ impl Model {
             keep_loaded: request.keep_loaded,
             activity: Activity::default(),
             loaded_at: now,
+            early: false,
             last_used: now,
             frequency: 0,
             value: 0,
             pages_dropped: false,
             excess: BTreeMap::new(),
+            unwires_since: None,
             held_since: None,
             fits_since: None,
             throttle: Throttle::default(),
@@ -109,10 +115,22 @@ impl Model {
     }
 
     /// What comes free for the system when it is gone: pages that it dropped are free already, and those of a model that
-    /// leaves are counted as free.
+    /// leaves are counted as free. Of the prompt cache only what is filled: the rest is promised and free.
     pub(super) fn frees(&self, ledger: &Ledger) -> Bytes {
         let no_pages = self.pages_dropped || self.state == State::Leaving;
-        self.held(ledger, |kind| !(no_pages && kind.is_file_backed()))
+        let pages = if no_pages { Bytes::ZERO } else { self.held(ledger, Kind::is_file_backed) };
+        pages.saturating_add(self.anonymous(ledger))
+    }
+
+    /// By how much the process is smaller when it is gone. `resident` pages of files are in memory, of all models together.
+    pub(super) fn shrinks_by(&self, ledger: &Ledger, resident: Bytes) -> Bytes {
+        let pages = if self.pages_dropped { Bytes::ZERO } else { self.held(ledger, Kind::is_file_backed) };
+        pages.min(resident).saturating_add(self.anonymous(ledger))
+    }
+
+    fn anonymous(&self, ledger: &Ledger) -> Bytes {
+        let cache = self.held(ledger, |kind| kind == Kind::PrefixCache).min(self.activity.prompt_cache);
+        cache.saturating_add(self.held(ledger, |kind| !kind.is_file_backed() && kind != Kind::PrefixCache))
     }
 
     /// Asked for by nobody: no request runs, none waits, and none is about to begin.

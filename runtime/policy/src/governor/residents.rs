@@ -19,6 +19,8 @@ impl Governor {
     pub(super) fn reserve(&mut self, request: &LoadRequest, room: Bytes) {
         let owner = Owner::Model(request.model.clone());
         let mut model = Model::new(request, self.now);
+        let cool_down = self.config.cool_down_ms;
+        model.early = self.gone.get(&request.model).is_some_and(|(at, _)| at.saturating_add(cool_down) > self.now);
         // `room` is within what the ledger has left, so this cannot be refused; were it, the load would hold less than it was
         // promised and the difference show up as excess when it is done.
         for &(kind, bytes) in &request.need.parts {
@@ -155,9 +157,11 @@ impl Governor {
         if begins {
             // Whoever computes reads all the weights.
             model.pages_dropped = false;
+            model.unwires_since = None;
             self.touch(digest);
         } else if ends {
             (model.held_since, model.fits_since) = (None, None);
+            model.unwires_since = self.config.wires_weights.then_some(now);
             model.last_used = now;
         }
     }
@@ -214,11 +218,19 @@ impl Governor {
     /// A model is gone: its bytes are free, and it stays away for the rest of its cool-down.
     pub(super) fn forget(&mut self, digest: &ModelDigest) {
         if let Some(model) = self.models.get(digest) {
-            self.gone.insert(digest.clone(), model.loaded_at);
+            self.gone.insert(digest.clone(), (model.loaded_at, model.early));
         }
         let (now, cool_down) = (self.now, self.config.cool_down_ms);
-        self.gone.retain(|_, loaded_at| loaded_at.saturating_add(cool_down) > now);
+        self.gone.retain(|_, (loaded_at, _)| loaded_at.saturating_add(cool_down) > now);
         self.release(digest);
+    }
+
+    /// A model is gone by itself: whatever ended it may end it again, so it does not come back early.
+    pub(super) fn lost(&mut self, digest: &ModelDigest) {
+        if let Some(model) = self.models.get_mut(digest) {
+            model.early = true;
+        }
+        self.forget(digest);
     }
 
     fn release(&mut self, digest: &ModelDigest) {

@@ -7,6 +7,7 @@ use super::{
     Governor,
     action::{Action, Recovery, Refusal},
     admit::{ANSWER_MS, Answer, UNLOAD_MS, clamp},
+    event::Sample,
     model::Model,
 };
 use crate::{
@@ -274,8 +275,31 @@ impl Governor {
         self.models.values().filter(|model| self.wires(model)).map(file).sum()
     }
 
+    /// Weights that a GPU has let go of show up as a rise of what is available; until then they count as wired, but not for
+    /// ever.
+    pub(super) fn notice_unwired(&mut self, sample: &Sample) {
+        let Some(before) = self.sample.as_ref().map(|last| last.available) else { return };
+        let mut rise = sample.available.saturating_sub(before);
+        let (now, limit) = (self.now, self.config.unwire_ms);
+        let mut expired = false;
+        for model in self.models.values_mut() {
+            let Some(since) = model.unwires_since else { continue };
+            let weights = model.held(&self.ledger, Kind::is_file_backed);
+            if rise >= weights.fraction(1, 2) {
+                rise = rise.saturating_sub(weights);
+                model.unwires_since = None;
+            } else if now.saturating_sub(since) >= limit {
+                model.unwires_since = None;
+                expired = true;
+            }
+        }
+        if expired {
+            self.gauge.forget_own();
+        }
+    }
+
     fn wires(&self, model: &Model) -> bool {
-        self.config.wires_weights && model.activity.is_busy()
+        self.config.wires_weights && (model.activity.is_busy() || model.unwires_since.is_some())
     }
 
     /// Bytes that were promised and are not allocated yet, so that no reading shows them.

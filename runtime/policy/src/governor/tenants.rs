@@ -2,7 +2,8 @@
 //!
 //! Level-triggered: a newer epoch voids the older ones. Lowering a limit and asking for bytes are two things. Background
 //! before foreground, never below the floor except at `critical`. An answer is advice: at the deadline what was freed is
-//! measured, and an app that pledged and did not deliver may use less of what lies above its floor from then on.
+//! measured, and an app that pledged and did not deliver may use less of what lies above its floor from then on. Linear
+//! memory never shrinks, so a pledge of heap cannot be measured: it is believed if the pools of the app agree, or once.
 //!
 //! A guest's memory and the KV of its conversations are its own doing and are bounded by the lease; its share of the weights
 //! is not, since an author cannot know which model a role resolves to. It is counted when the person is told.
@@ -11,92 +12,15 @@ use super::{
     Governor,
     action::{Action, Consequence, Level, Recovery, Refusal, Tightening},
     admit::{ANSWER_MS, UNLOAD_MS, clamp},
+    app::{ANSWERS_HEARD, App, Open},
     event::{Answer, AppStart, Class, TicketId},
     room::Needer,
 };
 use crate::{
     bytes::Bytes,
     lease::Lease,
-    ledger::{AppId, Kind, Owner, ReservationId},
+    ledger::{AppId, Kind, Owner},
 };
-
-/// Full trust, in thousandths.
-const TRUSTED: u32 = 1000;
-/// An app is never trusted less than this: an eighth of what lies above its floor.
-const LEAST_TRUST: u32 = 125;
-/// Answers to one epoch that are heard. More are noise, and noise must not cost anything.
-const ANSWERS_HEARD: u32 = 8;
-
-/// An app that runs.
-#[derive(Debug, Clone)]
-pub(super) struct App {
-    pub(super) lease: Lease,
-    pub(super) class: Class,
-    pub(super) visible: bool,
-    /// Guest memory.
-    pub(super) guest: Bytes,
-    guest_id: Option<ReservationId>,
-    /// KV of its conversations.
-    pub(super) kv: Bytes,
-    pub(super) reclaimable: Bytes,
-    pub(super) epoch: u32,
-    open: Option<Open>,
-    /// Share of what lies above the floor that it may use, in thousandths.
-    pub(super) trust: u32,
-    pub(super) suspended: bool,
-    /// The person was told that it exceeds what it declared.
-    told: bool,
-    /// It was acted upon and is left alone until then.
-    rests_until: u64,
-    restored_at: u64,
-    /// How far the limit was cut in this episode.
-    cut: Bytes,
-    /// Runs that share this lease.
-    runs: u32,
-}
-
-/// An epoch that asks for bytes and whose deadline has not passed.
-#[derive(Debug, Clone)]
-struct Open {
-    /// The epoch that says so: a newer limit repeats the demand, an answer to an older one is void.
-    epoch: u32,
-    level: Level,
-    release: Bytes,
-    held_before: Bytes,
-    deadline: u64,
-    pledged: Bytes,
-    answers: u32,
-    deferred: bool,
-    /// It says that it has released.
-    done: bool,
-    on_deadline: Consequence,
-}
-
-impl App {
-    /// What it holds by its own doing.
-    pub(super) const fn own(&self) -> Bytes {
-        self.guest.saturating_add(self.kv)
-    }
-    /// The time of a demand does not run out while the machine sleeps.
-    pub(super) const fn wait_longer(&mut self, ms: u64) {
-        if let Some(open) = &mut self.open {
-            open.deadline = open.deadline.saturating_add(ms);
-        }
-    }
-    /// What it may hold now.
-    fn limit(&self) -> Bytes {
-        self.lease.limit().min(self.burst())
-    }
-    /// What it has given back since it was asked.
-    fn freed(&self) -> Bytes {
-        self.open.as_ref().map_or(Bytes::ZERO, |open| open.held_before.saturating_sub(self.own()))
-    }
-    /// What it may hold at most with the trust it has.
-    fn burst(&self) -> Bytes {
-        let above = self.lease.ceiling().saturating_sub(self.lease.floor());
-        self.lease.floor().saturating_add(above.fraction(u64::from(self.trust), u64::from(TRUSTED)))
-    }
-}
 
 impl Governor {
     pub(super) fn start_app(&mut self, start: AppStart, out: &mut Vec<Action>) {
@@ -118,27 +42,7 @@ impl Governor {
         let Ok(lease) = Lease::new(floor, ceiling) else { return };
         self.fair.arrive(&id, self.apps.keys());
         self.decide(format!("app {id} starts"), format!("{} guaranteed, {ceiling} at most", lease.floor()));
-        self.apps.insert(
-            id,
-            App {
-                lease,
-                class,
-                visible,
-                guest: Bytes::ZERO,
-                guest_id: None,
-                kv: Bytes::ZERO,
-                reclaimable: Bytes::ZERO,
-                epoch: 0,
-                open: None,
-                trust: TRUSTED,
-                suspended: false,
-                told: false,
-                rests_until: 0,
-                restored_at: self.now,
-                cut: Bytes::ZERO,
-                runs: 1,
-            },
-        );
+        self.apps.insert(id, App::new(lease, class, visible, self.now));
         out.push(Action::Admit { ticket });
     }
 
@@ -294,13 +198,17 @@ impl Governor {
     /// Asks apps for `wanted` bytes that the host itself cannot give back. What was asked for already is on its way.
     pub(super) fn ask_apps(&mut self, wanted: Bytes, out: &mut Vec<Action>) {
         let level = self.gauge.level;
-        let critical = level == Level::Critical;
+        let (now, critical) = (self.now, level == Level::Critical);
         let awaited = |app: &App| app.open.as_ref().filter(|open| open.level >= level).map(|open| open.release);
         let mut rest = wanted.saturating_sub(self.apps.values().filter_map(awaited).sum());
         for (id, above) in self.in_order_of_asking() {
             let Some(app) = self.apps.get(&id) else { continue };
             // One demand at a time, unless it has become more urgent; and time for what was done to it to show.
-            if awaited(app).is_some() || (app.rests_until > self.now && !critical) || app.suspended && !critical {
+            if app.is_quiet(now, level)
+                || awaited(app).is_some()
+                || (app.rests_until > self.now && !critical)
+                || app.suspended && !critical
+            {
                 continue;
             }
             let most = if critical { app.own() } else { above };
@@ -338,6 +246,8 @@ impl Governor {
                 level,
                 release,
                 held_before: usage,
+                guest_before: app.guest,
+                reclaimable_before: app.reclaimable,
                 deadline: now.saturating_add(u64::from(deadline_ms)),
                 pledged: Bytes::ZERO,
                 answers: 0,
@@ -411,11 +321,8 @@ impl Governor {
         let freed = app.freed();
         let Some(open) = app.open.take() else { return };
         let kept = freed >= open.release;
-        if kept {
-            app.trust = (app.trust + app.trust / 4).min(TRUSTED);
-        } else if !open.pledged.is_zero() && freed < open.pledged.min(open.release) {
-            app.trust = (app.trust / 2).max(LEAST_TRUST);
-        }
+        app.asked(kept, now, level);
+        app.judge(&open, freed);
         let trust = app.trust / 10;
         let pledged = if open.pledged.is_zero() { String::new() } else { format!(", {} pledged", open.pledged) };
         let numbers = format!("{freed} of {} freed{pledged}; trust {trust} %", open.release);

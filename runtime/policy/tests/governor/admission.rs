@@ -127,11 +127,11 @@ fn who_waits_too_long_is_refused_with_the_numbers() {
     world.settled("busy", Bytes::gib(6), Bytes::mib(500));
     world.active("busy", |activity| activity.interactive = 1);
     let ticket = world.load("new", Bytes::gib(5), Bytes::mib(100));
-    world.run(59 * SECOND);
+    world.run(74 * SECOND);
     assert!(world.open.contains_key(&ticket));
     world.run(2 * SECOND);
     let refusal = world.refusal(ticket);
-    assert!(refusal.bound.starts_with("waited 60 s: short by"), "{}", refusal.bound);
+    assert!(refusal.bound.starts_with("waited 75 s: short by"), "{}", refusal.bound);
     assert!(world.holds("busy"), "answers in flight finish");
 }
 
@@ -439,4 +439,68 @@ fn a_load_that_is_never_reported_holds_up_no_other_one_and_keeps_its_bytes() {
     assert!(!world.answers.contains_key(&again), "it may still end");
     world.send(Event::Loaded { model: digest("lost"), holds: vec![(Kind::WeightsMapped, Bytes::gib(2))], took_ms: 9 });
     assert!(world.is_joined(again), "late, and there");
+}
+
+#[test]
+fn a_model_comes_back_at_once_where_memory_is_plenty_but_does_not_swing() {
+    let mut world = World::new();
+    world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(3 * SECOND);
+    world.answer_once("chat");
+    let squeeze = |world: &mut World| {
+        world.leave(Bytes::mib(300));
+        world.run(2 * SECOND);
+        assert!(!world.holds("chat"));
+        world.others = Bytes::gib(2);
+        let calm = (0..40).find(|_| {
+            world.run(SECOND);
+            world.level() == Level::Normal
+        });
+        assert!(calm.is_some(), "the neighbour has left");
+    };
+    squeeze(&mut world);
+    let back = world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(2 * SECOND);
+    assert!(world.is_admitted(back), "nothing has to go for it: {:?}", world.answers.get(&back));
+    world.answer_once("chat");
+    let loaded_at = world.now;
+    squeeze(&mut world);
+    assert!(world.now < loaded_at + MINUTE, "the story is short enough");
+    let again = world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(2 * SECOND);
+    assert!(!world.answers.contains_key(&again), "the neighbour comes and goes");
+    world.run(MINUTE);
+    assert!(world.is_admitted(again));
+}
+
+#[test]
+fn a_cool_down_is_kept_where_memory_is_not_plenty() {
+    let mut world = World::new();
+    world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(3 * SECOND);
+    world.answer_once("chat");
+    world.leave(Bytes::mib(300));
+    world.run(2 * SECOND);
+    assert!(!world.holds("chat"));
+    // It would fit, and then memory would be short again.
+    let config = world.governor.config();
+    world.leave(Bytes::gib(5).saturating_add(config.elevated_below).saturating_add(Bytes::mib(100)));
+    world.run(20 * SECOND);
+    assert_eq!(world.level(), Level::Normal);
+    let back = world.load("chat", Bytes::gib(4), Bytes::gib(1));
+    world.run(2 * SECOND);
+    assert!(!world.answers.contains_key(&back));
+}
+
+#[test]
+fn who_asks_just_after_another_model_was_loaded_waits_its_cool_down_out_and_gets_its_turn() {
+    let mut world = World::new();
+    world.load("first", Bytes::gib(6), Bytes::mib(500));
+    world.run(3 * SECOND);
+    world.answer_once("first");
+    let second = world.load("second", Bytes::gib(6), Bytes::mib(500));
+    world.run(55 * SECOND);
+    assert!(world.holds("first") && world.open.contains_key(&second), "it was just loaded");
+    world.run(15 * SECOND);
+    assert!(world.is_admitted(second), "{:?}", world.answers.get(&second));
 }

@@ -379,3 +379,72 @@ fn the_time_of_a_demand_does_not_run_out_while_the_machine_sleeps() {
     let seen = world.read();
     assert_eq!(enforced(&seen), [], "nobody could answer in his sleep");
 }
+
+/// Demands for bytes that an app hears in `seconds` at critical, to each of which it says that it has nothing to give.
+fn demands(world: &mut World, name: &str, seconds: u64) -> usize {
+    let mut demands = 0;
+    for _ in 0..seconds * 2 {
+        let mut seen = world.run(SECOND / 2);
+        seen.extend(world.send(Event::Kernel { level: KernelLevel::Critical }));
+        if let Some(asked) = tightening(&seen, name).filter(|asked| !asked.release.is_zero()) {
+            demands += 1;
+            world.send(Event::Answer { app: app(name), epoch: asked.epoch, answer: Answer::Done(Bytes::ZERO) });
+        }
+    }
+    demands
+}
+
+#[test]
+fn an_app_that_has_nothing_to_give_is_asked_less_and_less_often_until_it_holds_more() {
+    let mut world = World::new();
+    world.start("app", Bytes::mib(9), Bytes::gib(1), Class::Interactive, true);
+    world.guest("app", Bytes::mib(9)).unwrap();
+    world.leave_calmly(Bytes::mib(300));
+    let minute = demands(&mut world, "app", 60);
+    assert!((4..=8).contains(&minute), "{minute} demands: after 1, 2, 4, 8, 16 and 32 s");
+    assert!(demands(&mut world, "app", 60) <= 2);
+    world.sessions("app", Bytes::mib(50));
+    assert!(demands(&mut world, "app", 4) >= 2, "there is something new to ask for");
+}
+
+/// An app that holds 600 MiB of guest memory and pledges all that it is asked for, of which nothing is seen.
+fn pledges_heap(world: &mut World, pools: Option<[Bytes; 2]>) {
+    if let Some([before, _]) = pools {
+        world.send(Event::Pools { app: app("heap"), reclaimable: before });
+    }
+    let seen = world.send(Event::Kernel { level: KernelLevel::Warning });
+    let told = tightening(&seen, "heap").unwrap();
+    assert!(!told.release.is_zero());
+    answer(world, "heap", told.epoch, Answer::Pledge { release: told.release, eta_ms: 500 });
+    if let Some([_, after]) = pools {
+        world.send(Event::Pools { app: app("heap"), reclaimable: after });
+    }
+    answer(world, "heap", told.epoch, Answer::Done(told.release));
+    world.run(200 * SECOND);
+}
+
+fn holds_heap() -> World {
+    let mut world = World::new();
+    world.start("heap", Bytes::mib(100), Bytes::gib(2), Class::Background, false);
+    world.guest("heap", Bytes::mib(700)).unwrap();
+    world.run(20 * SECOND);
+    world
+}
+
+#[test]
+fn heap_that_was_freed_and_stays_committed_breaks_no_pledge_if_the_pools_agree() {
+    let mut world = holds_heap();
+    for _ in 0..3 {
+        pledges_heap(&mut world, Some([Bytes::mib(650), Bytes::ZERO]));
+        assert_eq!(trust(&world, "heap"), 100);
+    }
+}
+
+#[test]
+fn a_pledge_of_heap_that_nothing_shows_is_believed_once() {
+    let mut world = holds_heap();
+    pledges_heap(&mut world, None);
+    assert_eq!(trust(&world, "heap"), 100);
+    pledges_heap(&mut world, None);
+    assert_eq!(trust(&world, "heap"), 50);
+}

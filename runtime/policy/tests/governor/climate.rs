@@ -2,7 +2,7 @@
 
 use locara_policy::{
     Bytes,
-    governor::{Action, Gate, Level, Thermal, Throttle, may_prefetch},
+    governor::{Action, Gate, Thermal, Throttle},
 };
 
 use super::world::{MINUTE, SECOND, World};
@@ -63,14 +63,19 @@ fn a_model_that_comes_later_is_throttled_too() {
 }
 
 #[test]
-fn nothing_is_read_ahead_when_hot_or_saving_or_short_of_memory() {
-    let mut world = World::new();
-    assert!(may_prefetch(Level::Normal, None));
-    assert!(may_prefetch(Level::Normal, Some(&world.reading())));
-    assert!(!may_prefetch(Level::Elevated, Some(&world.reading())));
+fn critical_heat_lets_end_what_somebody_waits_for_and_begins_nothing() {
+    let mut world = resident();
+    world.sample.thermal = Some(Thermal::Critical);
+    let told = throttles(&world.run(5 * SECOND));
+    assert!(matches!(told[..], [Throttle { n_seq: Some(1), gate: Gate::Nobody { .. }, .. }]), "{told:?}");
+    world.active("chat", |activity| activity.background = 1);
+    let told = throttles(&world.active("chat", |activity| activity.interactive = 0));
+    assert!(matches!(told[..], [Throttle { n_seq: Some(0), .. }]), "nobody waits for the rest: {told:?}");
+    let ticket = world.load("second", Bytes::mib(100), Bytes::mib(10));
+    world.run(10 * SECOND);
+    assert!(world.open.contains_key(&ticket), "loading makes heat");
     world.sample.thermal = Some(Thermal::Fair);
-    assert!(!may_prefetch(Level::Normal, Some(&world.reading())));
-    world.sample.thermal = None;
-    world.sample.saver = true;
-    assert!(!may_prefetch(Level::Normal, Some(&world.reading())));
+    let told = throttles(&world.run(5 * SECOND));
+    assert!(told.contains(&Throttle::default()), "{told:?}");
+    assert!(world.is_admitted(ticket));
 }

@@ -44,7 +44,7 @@ fn set(scene: &Scene) -> World {
 /// Asks, and waits until there is an answer.
 fn asked(world: &mut World, name: &str, weights: Bytes, kv: Bytes) -> TicketId {
     let ticket = world.load(name, weights, kv);
-    world.run(MINUTE + SECOND);
+    world.run(world.governor.config().longest_wait_ms + SECOND);
     assert!(world.answers.contains_key(&ticket), "answered within the longest wait");
     ticket
 }

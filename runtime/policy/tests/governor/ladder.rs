@@ -1,7 +1,7 @@
 //! What is given back, in which order, and what is left alone.
 
 use locara_policy::{
-    Bytes,
+    Bytes, Kind,
     governor::{Action, Event, Gate, KernelLevel, Level, ModelUse},
 };
 
@@ -310,4 +310,25 @@ fn asking_again_and_again_without_use_keeps_no_model() {
         world.run(SECOND);
     }
     assert!(!world.holds("chat"), "a claim is for whoever begins");
+}
+
+#[test]
+fn an_unload_expects_what_is_in_memory_and_not_what_is_promised() {
+    let mut world = World::new();
+    let mut request = world.request("chat", Bytes::gib(2), Bytes::mib(100));
+    request.need.parts.retain(|(kind, _)| *kind != Kind::PrefixCache);
+    request.need.parts.push((Kind::PrefixCache, Bytes::mib(230)));
+    world.ask(request);
+    world.run(3 * SECOND);
+    let fake = world.models.get_mut(&digest("chat")).unwrap();
+    fake.pages = Bytes::mib(700);
+    fake.activity.prompt_cache = Bytes::mib(30);
+    let activity = fake.activity;
+    world.send(Event::Active { model: digest("chat"), activity });
+    let seen = world.run(4 * MINUTE);
+    let expected = seen.iter().find_map(|action| match action {
+        Action::Unload { expected, .. } => Some(*expected),
+        _ => None,
+    });
+    assert_eq!(expected, Some(Bytes::mib(100 + 700 + 30)), "KV, resident pages, and the filled part of the cache");
 }

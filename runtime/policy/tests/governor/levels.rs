@@ -1,8 +1,8 @@
 //! The pressure level: what raises it, what lowers it, and what a broken clock or sensor does to it.
 
 use locara_policy::{
-    Bytes,
-    governor::{Event, KernelLevel, Level, Stall},
+    Bytes, Kind, Machine, defaults,
+    governor::{Config, Event, KernelLevel, Level, Stall},
 };
 
 use super::world::{SECOND, World};
@@ -180,4 +180,43 @@ fn critical_is_left_while_a_busy_model_keeps_its_pages() {
     world.run(30 * SECOND);
     assert!(world.holds("chat"), "its answer goes on");
     assert!(world.level() < Level::Critical, "{}", world.governor.snapshot().cause);
+}
+
+/// A Mac whose chat model of 4 GiB has just answered, with so much available while it is wired.
+fn answered_on_a_gpu(available: Bytes) -> (World, u64) {
+    let machine = Machine::unified_gpu("test", Bytes::gib(16), 8, Bytes::gib(11));
+    let mut world = World::with(Config::new(&machine, &defaults(&machine, None)));
+    world.others = Bytes::gib(4);
+    let mut request = world.request("chat", Bytes::ZERO, Bytes::mib(100));
+    request.need.parts.push((Kind::WeightsWired, Bytes::gib(4)));
+    world.ask(request);
+    world.run(3 * SECOND);
+    world.active("chat", |activity| activity.interactive = 1);
+    world.leave_calmly(available);
+    world.run(60 * SECOND);
+    assert_eq!(world.level(), Level::Normal);
+    world.active("chat", |activity| activity.interactive = 0);
+    let unwire_ms = world.governor.config().unwire_ms;
+    (world, unwire_ms)
+}
+
+#[test]
+fn weights_that_a_gpu_has_not_let_go_of_yet_are_no_fall_of_memory() {
+    let (mut world, unwire_ms) = answered_on_a_gpu(Bytes::gib(3));
+    world.run(SECOND);
+    assert_eq!(world.level(), Level::Normal, "{}", world.governor.snapshot().cause);
+    // The system has its pages back.
+    world.leave(Bytes::gib(7));
+    world.run(20 * SECOND);
+    assert_eq!(world.level(), Level::Normal, "{}", world.governor.snapshot().cause);
+    assert!(unwire_ms >= SECOND);
+}
+
+#[test]
+fn a_fall_while_a_gpu_lets_go_of_its_weights_is_still_seen() {
+    let (mut world, _) = answered_on_a_gpu(Bytes::gib(7));
+    // The pages come back, and somebody takes twice as much.
+    world.leave(Bytes::gib(3));
+    world.run(4 * SECOND);
+    assert!(world.level() > Level::Normal, "4 GiB of what is available are the pages of the model");
 }

@@ -2,7 +2,7 @@
 
 use locara_policy::{
     Bytes,
-    governor::{Event, KernelLevel, record},
+    governor::{Config, Event, KernelLevel, record},
 };
 
 use super::world::{MINUTE, SECOND, World, config};
@@ -31,4 +31,27 @@ fn a_broken_line_is_named() {
     let good = record::line(1, &Event::Kernel { level: KernelLevel::Normal });
     let error = record::replay(config(), &format!("{good}\n\n{{\"event\":\"no\"}}\n")).unwrap_err();
     assert_eq!(error.line, 3);
+}
+
+#[test]
+fn a_log_with_its_header_is_decided_with_the_configuration_that_it_was_written_with() {
+    let small = Config { cap: Bytes::gib(3), ..config() };
+    let mut world = World::with(small.clone());
+    world.load("chat", Bytes::gib(4), Bytes::mib(500));
+    world.run(5 * SECOND);
+    let log = format!("{}\n{}", record::header(&small), world.log);
+    let of = |actions: &Vec<Vec<_>>| serde_json::to_string(actions).unwrap();
+    let replayed = record::replay_log(&log).unwrap();
+    assert_eq!(of(&replayed), of(&record::replay(small, &world.log).unwrap()));
+    assert_ne!(of(&replayed), of(&record::replay(config(), &world.log).unwrap()), "the cap matters");
+}
+
+#[test]
+fn a_broken_header_is_line_one_and_lines_after_it_are_counted_with_it() {
+    let good = record::line(1, &Event::Kernel { level: KernelLevel::Normal });
+    assert_eq!(record::replay_log(&good).unwrap_err().line, 1, "an event is no header");
+    assert_eq!(record::replay_log("").unwrap_err().line, 1);
+    let log = format!("{}\n{good}\nnonsense\n", record::header(&config()));
+    assert_eq!(record::replay_log(&log).unwrap_err().line, 3);
+    assert_eq!(record::replay_log(&record::header(&config())).unwrap(), Vec::<Vec<_>>::new());
 }

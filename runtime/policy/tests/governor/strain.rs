@@ -5,7 +5,7 @@ use locara_policy::{
     governor::{Action, Config},
 };
 
-use super::world::{SECOND, World, digest};
+use super::world::{SECOND, World, config, digest};
 
 /// Whether each model that was told something was held back by it, in order.
 fn held(seen: &[Action]) -> Vec<(String, bool)> {
@@ -102,4 +102,20 @@ fn what_a_gpu_wires_is_not_held_back() {
     world.active("chat", |activity| activity.interactive = 1);
     world.leave_calmly(Bytes::gib(2));
     assert!(!is_held(&world, "chat"), "its pages are not part of what is available");
+}
+
+#[test]
+fn swap_that_is_written_while_little_is_spare_is_written_because_of_what_computes() {
+    let swaps = |spare: Bytes| {
+        let mut world = answering();
+        world.leave_calmly(Bytes::gib(6).saturating_add(spare));
+        for _ in 0..4 {
+            world.sample.swapped_out = world.sample.swapped_out.saturating_add(Bytes::mib(50));
+            world.run(SECOND);
+        }
+        is_held(&world, "chat")
+    };
+    let little = config().elevated_below;
+    assert!(swaps(little.saturating_sub(Bytes(1))), "their pages fit by the figures and not in fact");
+    assert!(!swaps(little.saturating_add(Bytes::mib(1))), "others swap by themselves");
 }

@@ -61,7 +61,7 @@ pub(crate) struct World {
     pending: Vec<(u64, Event)>,
     pub(crate) loads: BTreeMap<TicketId, LoadRequest>,
     pub(crate) loading: Option<ModelDigest>,
-    loaded_at: BTreeMap<ModelDigest, u64>,
+    loaded_at: BTreeMap<ModelDigest, [Option<u64>; 2]>,
     /// Tickets that have their answer.
     pub(crate) answers: BTreeMap<TicketId, Action>,
     /// Tickets that wait for one, and since when.
@@ -75,6 +75,8 @@ pub(crate) struct World {
     next_ticket: u64,
     pub(crate) load_ms: u64,
     pub(crate) step_ms: u64,
+    /// What the last reading said to be available.
+    seen: Bytes,
     /// Models that were told to pause.
     pub(crate) held: BTreeSet<ModelDigest>,
     /// Steps are not answered.
@@ -108,6 +110,7 @@ impl World {
             next_ticket: 1,
             load_ms: 2 * SECOND,
             step_ms: 100,
+            seen: Bytes::ZERO,
             held: BTreeSet::new(),
             deaf: false,
         };
@@ -190,7 +193,8 @@ impl World {
         match &event {
             Event::Loaded { model, holds, .. } => {
                 self.loading = None;
-                self.loaded_at.insert(model.clone(), self.now);
+                let last = self.loaded_at.get(model).and_then(|[last, _]| *last);
+                self.loaded_at.insert(model.clone(), [Some(self.now), last]);
                 let holds: BTreeMap<_, _> = holds.iter().copied().collect();
                 let pages = holds.iter().filter(|(kind, _)| kind.is_file_backed()).map(|(_, bytes)| *bytes).sum();
                 let fake = Fake { holds, pages, activity: Activity::default(), leaving: None };
@@ -241,6 +245,9 @@ impl World {
             self.loads.insert(request.ticket, request.clone());
         }
         let is_reading = matches!(event, Event::Sample(_));
+        if let Event::Sample(sample) = &event {
+            self.seen = sample.available;
+        }
         let actions = self.governor.handle(self.now, event);
         for action in &actions {
             self.actions.push((self.now, action.clone()));
@@ -314,13 +321,7 @@ impl World {
         let limit = self.governor.config().step_limit_ms;
         let under_way = self.unloads.values().find(|(_, since)| self.now - since <= limit);
         assert_eq!(under_way, None, "{} is admitted while another is unloaded", request.name);
-        if let Some(at) = self.loaded_at.get(&request.model) {
-            assert!(
-                self.now - at >= self.governor.config().cool_down_ms,
-                "{} is loaded twice in a cool-down",
-                request.name
-            );
-        }
+        self.check_cool_down(request);
         self.loading = Some(request.model.clone());
         let loaded = Event::Loaded {
             model: request.model.clone(),
@@ -328,6 +329,20 @@ impl World {
             took_ms: u32::try_from(self.load_ms).unwrap(),
         };
         self.pending.push((self.now + self.load_ms, loaded));
+    }
+
+    /// A model comes back within its cool-down only where memory is plenty, and no second time: it does not swing.
+    fn check_cool_down(&self, request: &LoadRequest) {
+        let config = self.governor.config();
+        let within = |at: Option<u64>| at.is_some_and(|at| self.now - at < config.cool_down_ms);
+        let Some([last, before]) = self.loaded_at.get(&request.model).copied() else { return };
+        assert!(!within(before), "{} is loaded three times in a cool-down", request.name);
+        if within(last) {
+            let clean: Bytes = self.models.values().map(|model| model.pages).sum();
+            let left = self.seen.saturating_sub(clean).saturating_sub(request.need.peak());
+            assert_eq!(self.level(), Level::Normal, "{} comes back early", request.name);
+            assert!(left >= config.elevated_below, "{} comes back early and leaves {left}", request.name);
+        }
     }
 
     /// Replaces what the load under way will report.

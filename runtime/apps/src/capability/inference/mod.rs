@@ -8,13 +8,14 @@ mod convert;
 mod pump;
 mod synchronous;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
-use locara_engine::api::{self, Prompt, ToolChoice, Usage};
+use locara_engine::api::{self, Prompt, Usage};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use wasmtime::component::{
@@ -186,7 +187,12 @@ impl InferenceAccess<'_> {
             sampling: ask.sampling,
             constraint: ask.constraint,
             class: convert::class(self.policy.allowed.class),
-            ..api::Request::new(Prompt::Chat { messages, tools: ask.tools, tool_choice: ask.tool_choice })
+            ..api::Request::new(Prompt::Chat {
+                messages,
+                tools: ask.tools,
+                tool_choice: ask.tool_choice,
+                template: BTreeMap::new(),
+            })
         };
         let talk = conversation.clone();
         let start: Start = Box::new(move || {
@@ -210,7 +216,7 @@ impl InferenceAccess<'_> {
             let mut all = conversation.history().clone();
             all.extend(convert::messages(messages)?);
             let engine = conversation.model().await?;
-            let prompt = Prompt::Chat { messages: all, tools: Vec::new(), tool_choice: ToolChoice::Auto };
+            let prompt = api::Request::chat(all).prompt;
             reply(engine.tokenize(prompt)).await.map(|tokens| u32::try_from(tokens.len()).unwrap_or(u32::MAX))
         })
     }

@@ -1,0 +1,5 @@
+//! Models from a hub.
+
+mod quant;
+
+pub(crate) use quant::model_name;
