@@ -61,7 +61,7 @@ impl Default for Defaults {
 /// Who may come in.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// Names in the `Host` header that are served beside `localhost` and loopback addresses; any port. Against DNS rebinding.
+    /// Names in the `Host` header that are served beside `localhost` and plain addresses; any port. Against DNS rebinding.
     pub hosts: Vec<String>,
     /// Web origins that are served beside those on this machine, e.g. `https://chat.example`. Against drive-by pages.
     pub origins: Vec<String>,

@@ -1,6 +1,6 @@
 //! HTTP in the dialects that clients already speak: OpenAI, Anthropic, Ollama, and the host's own for its owner.
 //!
-//! One way for all: a dialect module decodes a body into a [`wish::Wish`], [`answering`] turns that into requests to an
+//! One way for all: a dialect module decodes a body into a `wish::Wish`, `answering` turns that into requests to an
 //! engine and their events into pieces, and the dialect encodes the pieces. What the host must do for it is the trait
 //! [`Host`].
 //!
@@ -25,7 +25,7 @@ mod stream;
 mod text;
 mod wish;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -161,7 +161,11 @@ impl MakeRequestId for FreshId {
 /// Counts responses and names the server: whoever gets a strange answer can see who gave it.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
     let dialect = Dialect::of(&request);
+    let (method, path, began) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let mut response = next.run(request).await;
+    // To the headers; a stream goes on after them.
+    let took = began.elapsed();
+    tracing::debug!(%method, path, status = response.status().as_u16(), ?took, "answered");
     api.meters().request(dialect, response.status().as_u16());
     if let Ok(server) = HeaderValue::from_str(&format!("locara/{}", api.config().version)) {
         response.headers_mut().insert(header::SERVER, server);

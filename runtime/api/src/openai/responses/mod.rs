@@ -58,7 +58,7 @@ async fn create(
         pieces.push(Piece::Thinking(answer.thinking));
     }
     if !answer.text.is_empty() {
-        pieces.push(Piece::Text(answer.text));
+        pieces.push(Piece::Text(answer.text, Vec::new()));
     }
     pieces.extend(answer.calls.into_iter().map(Piece::Call));
     pieces.push(Piece::End(ending));
