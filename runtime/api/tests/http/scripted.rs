@@ -48,6 +48,8 @@ impl Script {
                 n_vocab: 100,
                 n_embd: 8,
                 has_chat_template: true,
+                tool_format: String::new(),
+                reasoning_format: String::new(),
             },
             plays: Mutex::new(plays.into_iter().collect()),
             requests: Mutex::default(),
