@@ -109,6 +109,11 @@ impl Api {
         &self.0.config
     }
 
+    pub(crate) fn stream_times(&self) -> stream::Times {
+        let config = self.config();
+        stream::Times { keep_alive: config.keep_alive, write_timeout: config.write_timeout }
+    }
+
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
     }
