@@ -85,7 +85,7 @@ impl Api {
     /// Whoever binds asks [`Access::check_bind`] first.
     pub fn router(&self) -> Router {
         let (routes, document) = described().split_for_parts();
-        let document = Arc::new(document);
+        let document = Arc::new(in_openapi(document));
         let documented = move || async move { Json((*document).clone()) };
         routes
             .route("/", axum::routing::get(greet))
@@ -109,6 +109,11 @@ impl Api {
         &self.0.config
     }
 
+    pub(crate) fn stream_times(&self) -> stream::Times {
+        let config = self.config();
+        stream::Times { keep_alive: config.keep_alive, write_timeout: config.write_timeout }
+    }
+
     pub(crate) fn meters(&self) -> &Meters {
         &self.0.meters
     }
@@ -125,7 +130,14 @@ impl Api {
 /// The OpenAPI document of all routes, as it is served at `/openapi.json`.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().into_openapi()
+    in_openapi(described().into_openapi())
+}
+
+/// The router writes `{*name}` for the rest of a path, OpenAPI knows `{name}` only.
+fn in_openapi(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 #[derive(OpenApi)]
