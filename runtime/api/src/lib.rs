@@ -25,7 +25,10 @@ mod stream;
 mod text;
 mod wish;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use axum::{
     Json, Router,
@@ -56,7 +59,7 @@ pub struct Api(Arc<Inner>);
 
 struct Inner {
     host: Arc<dyn Host>,
-    config: Config,
+    config: RwLock<Arc<Config>>,
     meters: Meters,
     health: Health,
     responses: openai::Store,
@@ -64,7 +67,7 @@ struct Inner {
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("config", &self.0.config).finish_non_exhaustive()
+        f.debug_struct("Api").field("config", &self.config()).finish_non_exhaustive()
     }
 }
 
@@ -73,7 +76,7 @@ impl Api {
     pub fn new(host: Arc<dyn Host>, config: Config) -> Self {
         Self(Arc::new(Inner {
             host,
-            config,
+            config: RwLock::new(Arc::new(config)),
             meters: Meters::new(),
             health: Health::default(),
             responses: openai::Store::default(),
@@ -105,8 +108,14 @@ impl Api {
         &*self.0.host
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
+    /// Other settings from now on. Requests that run keep theirs; what is stored and counted stays.
+    pub fn reconfigure(&self, config: Config) {
+        *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        // It is replaced as a whole.
+        self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn stream_times(&self) -> stream::Times {

@@ -15,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::one_line;
 
 /// Pulls a model. The stream tells the newest state, not every one; dropping it stops the pull, and what came is kept.
-pub(super) fn pull(library: Arc<Library>, hub: String, name: String) -> BoxStream<'static, Result<PullProgress, Refusal>> {
+pub(super) fn pull(
+    library: Arc<Library>,
+    hub: String,
+    name: String,
+) -> BoxStream<'static, Result<PullProgress, Refusal>> {
     let (tell, told) = watch::channel(None::<Progress>);
     let pulling = async move {
         let spec: PullSpec = name.parse().map_err(|error: PullError| Refusal::Invalid(error.to_string()))?;
@@ -87,9 +91,9 @@ pub(super) fn delete(library: &Library, name: &str) -> Result<(), Refusal> {
 
 /// A second name for a model.
 pub(super) fn copy(library: &Library, source: &str, destination: &str) -> Result<(), Refusal> {
-    let alias = destination
-        .parse()
-        .map_err(|_| Refusal::Invalid(format!("{destination:?} is no name for a model: letters, digits, `-`, `.`, `_`, `:` and `/`")))?;
+    let alias = destination.parse().map_err(|_| {
+        Refusal::Invalid(format!("{destination:?} is no name for a model: letters, digits, `-`, `.`, `_`, `:` and `/`"))
+    })?;
     library.set_alias(&alias, source).map_err(|error| unchanged(source, error))
 }
 
