@@ -50,6 +50,11 @@ impl Blobs {
         self.blobs.join(format!("sha256-{model}"))
     }
 
+    /// Where downloads lie that are not whole yet.
+    pub(crate) fn partial(&self) -> &Path {
+        &self.partial
+    }
+
     /// Models that lie here, whether anybody knows them or not.
     pub(crate) fn all(&self) -> io::Result<Vec<Digest>> {
         let names = fs_err::read_dir(&self.blobs)?.map(|entry| entry.map(|entry| entry.file_name()));
@@ -112,7 +117,7 @@ mod tests {
         let blobs = Blobs::open(folder.path()).unwrap();
         let old = SystemTime::now() - FORGOTTEN - Duration::from_secs(60);
         let write = |name: &str, time: SystemTime| {
-            let path = blobs.partial.join(name);
+            let path = blobs.partial().join(name);
             fs_err::write(&path, b"half").unwrap();
             fs_err::OpenOptions::new().write(true).open(&path).unwrap().file().set_modified(time).unwrap();
             path

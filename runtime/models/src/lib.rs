@@ -4,6 +4,7 @@
 //! and renamed, so a file under its final name is whole; a person's files are used where they are and never copied.
 //!
 //! - [`Library`] is the store and the registry together: list, resolve, import, pull, verify, remove, roles and aliases.
+//! - [`Watcher`] tells what edits of the configuration and the registry bring.
 //! - [`ModelStore`] is the files, [`RegistryFile`] is `registry.json`.
 //!
 //! This crate must never map a model, print, or believe what a hub, another program's folder or a file says of itself.
@@ -21,6 +22,7 @@ mod pull;
 mod registry;
 mod split;
 mod store;
+mod watch;
 
 pub use atomic::write_whole;
 pub use digest::{Digest, digest_of};
@@ -29,5 +31,7 @@ pub use error::LibraryError;
 pub use import::{Found, ImportError, Imported, OllamaLayers, Places};
 pub use library::{Library, Listed, Located, ModelState, Removed};
 pub use progress::{OnProgress, Progress, Stage};
+pub use pull::{Hub, HubOptions, Patience, Pick, PlannedPart, PullError, PullPlan, PullSpec, Pulled, Token};
 pub use registry::{RegistryError, RegistryFile};
 pub use store::{ModelFile, ModelStore, StoreError};
+pub use watch::{Rejection, Update, WatchError, Watcher};

@@ -76,6 +76,20 @@ impl<'a> Meter<'a> {
         });
     }
 
+    /// `bytes` were there before.
+    pub(crate) fn found(&self, bytes: u64) {
+        self.change(true, |state| state.done = state.done.saturating_add(bytes));
+    }
+
+    /// `bytes` that were counted are to be fetched again.
+    pub(crate) fn lost(&self, bytes: u64) {
+        self.change(true, |state| state.done = state.done.saturating_sub(bytes));
+    }
+
+    pub(crate) fn stage(&self, stage: Stage) {
+        self.change(true, |state| state.stage = stage);
+    }
+
     pub(crate) fn finish(&self) {
         self.change(true, |_| {});
     }

@@ -25,8 +25,10 @@ use crate::{
     split::parts_of,
 };
 
+pub(crate) use gguf::check;
 pub use ollama::OllamaLayers;
 pub use places::Places;
+pub(crate) use walk::is_model_name;
 
 /// A model on this machine that may be imported.
 #[derive(Debug, Clone, PartialEq)]
@@ -257,7 +259,7 @@ pub(super) fn at_file(path: &Path, kind: SourceKind, name: Option<&str>) -> Foun
 }
 
 /// A name as a registry takes it: on one line, of at most 2048 characters.
-fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(2048).collect();
     if name.trim().is_empty() { "?".to_owned() } else { name }
 }

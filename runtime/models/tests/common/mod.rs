@@ -2,16 +2,31 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod server;
+
 use std::path::{Path, PathBuf};
 
 use locara_manifest::Digest;
 use locara_models::{Library, ModelStore, RegistryFile};
-use locara_zoo::{Arch, Draft, Meta, Spec};
+use locara_zoo::{Arch, Draft, Fill, Meta, Spec, TensorDraft};
 use tokio_util::sync::CancellationToken;
 
 /// The bytes of a model of a few kilobytes; another seed, another model.
 pub(crate) fn gguf(seed: u32) -> Vec<u8> {
     draft(seed).to_bytes().unwrap()
+}
+
+/// The bytes of a model of about `megabytes`.
+pub(crate) fn large(seed: u32, megabytes: u64) -> Vec<u8> {
+    let mut draft = draft(seed);
+    let kind = locara_gguf::GgmlType::F32;
+    draft.tensors.push(TensorDraft {
+        name: "test.large".into(),
+        dims: vec![megabytes << 18],
+        kind,
+        fill: Fill::Random(0.02),
+    });
+    draft.to_bytes().unwrap()
 }
 
 fn draft(seed: u32) -> Draft {
