@@ -21,15 +21,68 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Talk to a model of the running host; answers once if something is piped in
+    Chat(ChatArgs),
+    /// Run an installed app
+    Run(RunArgs),
+    /// List models: size, context, memory, whether they fit here, and what they are for
+    Models,
+    /// Download a model
+    Pull(PullArgs),
+    /// Use model files that are on this machine already, where they are
+    Import(ImportArgs),
+    /// Read every byte of a model and compare it with what it was
+    Verify {
+        /// A name, role, alias or digest
+        model: String,
+    },
+    /// Forget a model, and delete its files if they were downloaded
+    Rm(RmArgs),
+    /// Say which model plays which role
+    Role {
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Give models second names
+    Alias {
+        #[command(subcommand)]
+        command: AliasCommand,
+    },
+    /// Let a model be used again
+    Enable {
+        /// A name, alias or digest
+        model: String,
+    },
+    /// Keep a model from being used; its files stay
+    Disable {
+        /// A name, alias or digest
+        model: String,
+    },
+    /// Say how much memory a model takes and whether it fits
+    Plan(PlanArgs),
     /// Serve models over HTTP until stopped: OpenAI, Anthropic and Ollama clients work against it
     Serve(ServeArgs),
+    /// Start the host at login, look after it, read what it wrote
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
+    /// Show what the running host has in memory
+    Ps,
+    /// Take a model out of the memory of the running host
+    Stop {
+        /// A name, role, alias or digest
+        model: String,
+    },
+    /// Show what running hosts hold, for whom, and why they decided what they decided
+    Memory(MemoryArgs),
+    /// Show what the service wrote
+    Logs(LogsArgs),
     /// Make, list or remove API keys of the HTTP interface
     Key {
         #[command(subcommand)]
         command: KeyCommand,
     },
-    /// Run an installed app
-    Run(RunArgs),
     /// Install an app from a packed folder
     Install(InstallArgs),
     /// List installed apps
@@ -44,12 +97,19 @@ pub(crate) enum Command {
     },
     /// Turn a built Wasm module and its manifest into an app folder that can be installed
     Pack(PackArgs),
-    /// Say how much memory a model takes and whether it fits
-    Plan(PlanArgs),
-    /// Show what running hosts hold, for whom, and why they decided what they decided
-    Memory(MemoryArgs),
-    /// Show the machine, the engine and the defaults derived from them
-    Doctor,
+    /// Show the machine, the engine and the defaults derived from them, and what is wrong
+    Doctor(DoctorArgs),
+    /// Print completions for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a folder
+    Man {
+        /// Where they go, one file for each command
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
     /// Show versions of the host, the engine and the app interface
     Version,
     /// Open a model in this process and report (the host calls it for files that it has never opened)
@@ -58,6 +118,136 @@ pub(crate) enum Command {
         /// A GGUF file
         path: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// A name, role, alias or digest
+    #[arg(default_value = locara_manifest::Role::DEFAULT)]
+    pub(crate) model: String,
+    /// What the model is told before the conversation
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// org/name, org/name:Q4_K_M, org/name/file.gguf, or an address
+    pub(crate) model: String,
+    /// Give it this role too (repeatable)
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// GGUF files and folders; with --from, names of what is found there
+    #[arg(value_hint = ValueHint::AnyPath, required_unless_present = "from")]
+    pub(crate) what: Vec<String>,
+    /// Look where another program keeps its models, and in the folders of locara.toml
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) from: Option<Origin>,
+    /// Import all that is found without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// Whose models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Origin {
+    /// Ollama's store
+    Ollama,
+    /// LM Studio's folder
+    LmStudio,
+    /// The cache of Hugging Face's libraries
+    HuggingFace,
+    /// The cache of llama.cpp
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
+    /// All of these
+    All,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// A name, alias or digest
+    pub(crate) model: String,
+    /// Also when roles or aliases lead to it; they go too
+    #[arg(long, short)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// Give a role to a model
+    Set {
+        /// default, coding, quickest, tool-calling, embedding, rerank, or one of your own
+        role: String,
+        /// A name, alias or digest
+        model: String,
+    },
+    /// Take a role away
+    Unset {
+        /// The role
+        role: String,
+    },
+    /// List roles and who plays them
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AliasCommand {
+    /// Give a model a second name
+    Set {
+        /// The second name, e.g. gpt-4o-mini
+        alias: String,
+        /// A name, role, alias or digest
+        model: String,
+    },
+    /// Take a second name away
+    Unset {
+        /// The second name
+        alias: String,
+    },
+    /// List second names
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// Start the host at every login, and now
+    Install {
+        /// Write the file and leave it to you to enable it
+        #[arg(long)]
+        no_start: bool,
+    },
+    /// Stop the host and start it at login no more
+    Uninstall,
+    /// Start it
+    Start,
+    /// Stop it until the next login
+    Stop,
+    /// Show whether it is installed, whether it runs, and who listens on its port
+    Status,
+    /// Show what it wrote
+    Logs(LogsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// Go on as more is written, until interrupted
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Lines from the end
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100)]
+    pub(crate) lines: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Exit with 1 if anything is wrong
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,11 @@ impl Failure {
         self
     }
 
+    /// The next step, where there is one.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// Why; its chain is printed below the message.
     pub(crate) fn because(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));

@@ -10,8 +10,10 @@
 
 #![allow(clippy::unwrap_used, reason = "the whole crate is a test harness: a failed unwrap is a failed test")]
 
+mod hub;
 mod outcome;
 mod redact;
+mod serving;
 
 use std::{
     ffi::OsStr,
@@ -26,8 +28,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+pub use hub::Hub;
 pub use outcome::Outcome;
 pub use redact::Redactions;
+pub use serving::Serving;
 
 /// No command of a test takes this long on any machine; one that does hangs, and is killed so that the test can say so.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -135,6 +139,29 @@ impl TestContext {
     /// Runs a command to its end.
     pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Outcome {
         self.finish(self.command(arguments).spawn().unwrap(), Vec::new())
+    }
+
+    /// Runs a command to its end as a client of a host.
+    pub fn run_at<A: AsRef<OsStr>>(&self, host: &Serving, arguments: impl IntoIterator<Item = A>) -> Outcome {
+        let child = self.command(arguments).env("LOCARA_LISTEN", &host.address).spawn().unwrap();
+        self.finish(child, Vec::new())
+    }
+
+    /// The same with this on its standard input.
+    pub fn run_at_with_input<A: AsRef<OsStr>>(
+        &self,
+        host: &Serving,
+        arguments: impl IntoIterator<Item = A>,
+        input: &str,
+    ) -> Outcome {
+        let child = self.command(arguments).env("LOCARA_LISTEN", &host.address).stdin(Stdio::piped()).spawn().unwrap();
+        self.finish(child, input.as_bytes().to_vec())
+    }
+
+    /// Starts `locara serve` on a free port and waits until it listens.
+    #[must_use]
+    pub fn serve(&self) -> Serving {
+        Serving::start(self.command(["serve", "--listen", "127.0.0.1:0"]))
     }
 
     /// Runs a command to its end with this on its standard input.

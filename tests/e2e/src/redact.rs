@@ -25,6 +25,9 @@ impl Redactions {
             (r"\b[0-9a-f]{12}\b".to_owned(), "[DIGEST]"),
             // Which llama.cpp with which processor features.
             (r"llama\.cpp \S.*".to_owned(), "[ENGINE]"),
+            // Ports that the system gives out; those that people choose are lower.
+            (r"127\.0\.0\.1:(3[2-9]\d{3}|[4-6]\d{4})\b".to_owned(), "[ADDRESS]"),
+            (r"\bprocess \d+\b".to_owned(), "process [PID]"),
             (r"\b\d+(\.\d+)? tok/s".to_owned(), "[RATE]"),
             (r"\b\d+(\.\d+)? (ms|s)\b".to_owned(), "[TIME]"),
         ];

@@ -1,4 +1,7 @@
-//! `locara doctor`: the machine, the engine, the state on disk, and every default with its derivation.
+//! `locara doctor`: the machine, the engine, the host, the state on disk, every default with its derivation, and what is
+//! wrong with the command that mends it.
+
+mod problems;
 
 use locara_engine::llama;
 use locara_platform::Platform;
@@ -8,9 +11,11 @@ use locara_policy::{
 };
 use serde_json::json;
 
-use crate::{exit::Exit, failure::Failure, host, installed, paths::Paths, print};
+use self::problems::There;
+use super::client;
+use crate::{cli::DoctorArgs, exit::Exit, failure::Failure, host, installed, paths::Paths, print};
 
-pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
+pub(super) fn run(args: &DoctorArgs, as_json: bool) -> Result<Exit, Failure> {
     let paths = Paths::find()?;
     let platform = locara_platform::host();
     let facts = host::facts()?;
@@ -21,14 +26,23 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
     let apps = installed::all(&paths)?;
     let library = host::library(&paths)?;
     let embedded = library.store().embedded();
+    let there = There::look(&paths);
+    let problems = problems::all(&paths, &memory, embedded.as_ref().err(), &there);
+    let exit = if args.strict && !problems.is_empty() { Exit::Failure } else { Exit::Success };
     if as_json {
+        let host = json!({"address": there.address.to_string(), "port_owner": there.owner,
+            "version": there.host.as_ref().ok(), "error": there.host.as_ref().err().map(client::why)});
+        let service = there.service.as_ref().ok().map(|service| {
+            json!({"manager": service.manager, "file": service.file, "installed": service.installed,
+                "state": service.state.as_ref().ok().map(|state| &state.word)})
+        });
         print::json(
             &json!({"machine": facts, "memory": memory, "engine": {"build": llama::build_info(), "devices": devices},
             "defaults": derived, "state": paths.data(), "apps": apps.len(),
             "embedded_model": embedded.as_ref().ok().map(|model| &model.path),
-            "problems": problems(&memory, embedded.as_ref().err())}),
+            "host": host, "service": service, "problems": problems}),
         );
-        return Ok(Exit::Success);
+        return Ok(exit);
     }
     print::heading("Machine");
     print::row("system", format!("{} {}", facts.os, facts.os_version));
@@ -94,14 +108,27 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
     print::heading("\nState");
     print::row("folder", paths.data().display());
     print::row("installed apps", apps.len());
-    let problems = problems(&memory, embedded.as_ref().err());
-    if !problems.is_empty() {
+    print::row("configuration", there.config(&paths));
+    print::heading("\nHost");
+    print::row("address", format!("http://{}", there.address));
+    print::row("port", there.owner.as_deref().map_or("nobody listens".to_owned(), |owner| format!("{owner} listens")));
+    print::row(
+        "host",
+        match &there.host {
+            Ok(version) => format!("locara {version} answers"),
+            Err(failure) => client::why(failure),
+        },
+    );
+    print::row("service", there.service());
+    if problems.is_empty() {
+        print::say!("\nNothing is wrong.");
+    } else {
         print::heading("\nWhat is wrong");
         for problem in problems {
-            print::say!("- {problem}");
+            print::say!("- {}\n  {}", problem.what, print::dim(&problem.mend));
         }
     }
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 /// What tells the host that memory is short.
@@ -111,15 +138,4 @@ fn watch(platform: &impl Platform) -> String {
 
 fn setting<T: std::fmt::Display>(name: &str, setting: &Setting<T>) {
     print::row(name, format!("{}  {}", setting.value, print::dim(&format!("({})", setting.why))));
-}
-
-fn problems(memory: &locara_platform::MemoryNow, model: Option<&locara_models::StoreError>) -> Vec<String> {
-    let mut problems: Vec<String> = model.iter().map(|error| error.to_string()).collect();
-    if memory.available_bytes < 1_000_000_000 {
-        problems.push(format!(
-            "only {} of memory are available: close programs before loading a model",
-            print::size(memory.available_bytes)
-        ));
-    }
-    problems
 }

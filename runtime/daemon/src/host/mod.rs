@@ -62,7 +62,7 @@ use self::{
 };
 pub(crate) use self::{
     load::{Asker, Loaded, NoModel, load_options},
-    resolve::Wanted,
+    resolve::{Found, Wanted},
     senses::translated,
     tenants::Terms,
 };

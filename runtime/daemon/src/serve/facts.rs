@@ -76,7 +76,7 @@ fn capabilities(gguf: &Gguf, encoder: bool) -> Vec<Capability> {
 }
 
 /// The name of a mixture of types (`enum llama_ftype` in `llama.h`): what most of the weights are.
-fn quantization(file_type: u32) -> Option<&'static str> {
+pub(crate) fn quantization(file_type: u32) -> Option<&'static str> {
     Some(match file_type {
         0 => "F32",
         1 => "F16",

@@ -101,6 +101,9 @@ impl Keys {
     fn write(&self) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(&self.keys)
             .map_err(|error| Failure::new(Exit::Internal, "the keys cannot be written").because(error))?;
+        if let Some(folder) = self.path.parent() {
+            fs_err::create_dir_all(folder).map_err(|error| io("write the keys", error))?;
+        }
         locara_models::write_whole(&self.path, &text).map_err(|error| io("write the keys", error))
     }
 }

@@ -17,7 +17,11 @@ use locara_engine::Sampling;
 use locara_manifest::{CONFIG_FILE_NAME, Config, Role};
 use locara_policy::governor::Class;
 
-pub(crate) use self::keys::{Keys, scope};
+pub(crate) use self::{
+    facts::quantization,
+    keys::{Keys, scope},
+    port::owner,
+};
 use crate::{
     cli::ServeArgs,
     exit::Exit,

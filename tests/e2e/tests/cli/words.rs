@@ -7,7 +7,36 @@ use locara_e2e::TestContext;
 fn help_of_every_command() {
     let context = TestContext::new();
     assert_snapshot!("help", context.run(["--help"]));
-    let commands = ["run", "install", "list", "grants", "check", "pack", "plan", "doctor", "memory", "version"];
+    let commands = [
+        "chat",
+        "run",
+        "models",
+        "pull",
+        "import",
+        "verify",
+        "rm",
+        "role",
+        "alias",
+        "enable",
+        "disable",
+        "plan",
+        "serve",
+        "service",
+        "ps",
+        "stop",
+        "memory",
+        "logs",
+        "key",
+        "install",
+        "list",
+        "grants",
+        "check",
+        "pack",
+        "doctor",
+        "completions",
+        "man",
+        "version",
+    ];
     for command in commands {
         assert_snapshot!(format!("help-{command}"), context.run([command, "--help"]));
     }
@@ -33,7 +62,7 @@ fn a_wrong_command_line_is_exit_2() {
     ----- stderr -----
     error: unrecognized subcommand 'instal'
 
-      tip: some similar subcommands exist: 'list', 'install'
+      tip: some similar subcommands exist: 'disable', 'list', 'install'
 
     Usage: locara [OPTIONS] <COMMAND>
 
@@ -107,6 +136,12 @@ fn doctor_says_what_the_defaults_come_from() {
         "State",
         "folder",
         "installed apps",
+        "configuration",
+        "Host",
+        "address",
+        "port",
+        "host",
+        "service",
     ] {
         assert!(names.contains(&name), "no line about {name}:\n{text}");
     }
@@ -128,4 +163,40 @@ fn doctor_says_what_the_defaults_come_from() {
         assert!(setting["why"].as_str().is_some_and(|why| !why.is_empty()), "{name} has no derivation: {setting}");
     }
     assert!(json["problems"].is_array(), "{json}");
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definitions() {
+    let context = TestContext::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = context.run(["completions", shell]);
+        script.assert_code(0);
+        assert!(script.stdout.contains("tool-calling") || script.stdout.contains("doctor"), "{script}");
+    }
+    context.run(["completions", "tcsh"]).assert_code(2);
+    let pages = context.run(["man", "pages", "--json"]).assert_code(0).json();
+    let pages = pages["pages"].as_array().unwrap();
+    for page in ["locara.1", "locara-chat.1", "locara-service-install.1"] {
+        assert!(pages.contains(&page.into()), "{pages:?}");
+        let text = fs_err::read_to_string(context.path("pages").join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{text}");
+    }
+    assert!(!pages.iter().any(|page| page.as_str().unwrap().contains("probe")), "{pages:?}");
+}
+
+#[test]
+fn the_doctor_names_a_way_out_for_each_problem() {
+    let context = TestContext::new();
+    fs_err::create_dir_all(context.state("")).unwrap();
+    fs_err::write(context.state("locara.toml"), "nonsense = 1\n").unwrap();
+    fs_err::write(context.state("registry.json"), "{").unwrap();
+    let json = context.run(["doctor", "--json"]).assert_code(0).json();
+    let problems = json["problems"].as_array().unwrap();
+    for word in ["locara.toml", "registry.json"] {
+        assert!(
+            problems.iter().any(|problem| problem["mend"].as_str().unwrap().contains(word)),
+            "nothing about {word}: {json}"
+        );
+    }
+    context.run(["doctor", "--strict"]).assert_code(1);
 }
