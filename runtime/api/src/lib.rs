@@ -137,13 +137,22 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 struct Document;
 
 fn described() -> OpenApiRouter<Api> {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let mut routes = OpenApiRouter::with_openapi(Document::openapi())
         .merge(openai::routes())
         .merge(anthropic::routes())
         .merge(ollama::routes())
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
-        .merge(admin::routes())
+        .merge(admin::routes());
+    // OpenAPI has no word for "the rest of the path": there a parameter is a parameter.
+    let paths = &mut routes.get_openapi_mut().paths.paths;
+    let rests: Vec<String> = paths.keys().filter(|path| path.contains("{*")).cloned().collect();
+    for path in rests {
+        if let Some(item) = paths.remove(&path) {
+            paths.insert(path.replace("{*", "{"), item);
+        }
+    }
+    routes
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -158,15 +167,32 @@ impl MakeRequestId for FreshId {
     }
 }
 
+/// A request whose client goes away before it has a status is counted with this one, which nginx made customary.
+const CLIENT_LEFT: u16 = 499;
+
+/// One request, counted when this is dropped: its future is, when its client goes away.
+struct Observed {
+    api: Api,
+    dialect: Dialect,
+    status: u16,
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.api.meters().request(self.dialect, self.status);
+    }
+}
+
 /// Counts responses and names the server: whoever gets a strange answer can see who gave it.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let dialect = Dialect::of(&request);
+    let mut observed = Observed { api: api.clone(), dialect: Dialect::of(&request), status: CLIENT_LEFT };
     let (method, path, began) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let mut response = next.run(request).await;
     // To the headers; a stream goes on after them.
     let took = began.elapsed();
     tracing::debug!(%method, path, status = response.status().as_u16(), ?took, "answered");
-    api.meters().request(dialect, response.status().as_u16());
+    observed.status = response.status().as_u16();
+    drop(observed);
     if let Ok(server) = HeaderValue::from_str(&format!("locara/{}", api.config().version)) {
         response.headers_mut().insert(header::SERVER, server);
     }
