@@ -38,7 +38,8 @@ pub(crate) struct Caller {
 
 /// The layer in front of all routes.
 pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let access = &api.config().access;
+    let config = api.config();
+    let access = &config.access;
     let origin = match check_origin(access, request.uri(), request.headers()) {
         Ok(origin) => origin,
         Err(fault) => return fault.into_response(),

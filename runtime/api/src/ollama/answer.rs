@@ -202,8 +202,8 @@ async fn answer(
     let answering = api.answer(caller, model, wish, streams.then_some(stream::PATIENCE)).await?;
     let model = answering.model.clone();
     if streams {
-        let keep_alive = api.config().keep_alive;
-        return Ok(stream::respond(answering, LineEncoder { model, route }, Format::JsonLines, keep_alive));
+        let times = api.stream_times();
+        return Ok(stream::respond(answering, LineEncoder { model, route }, Format::JsonLines, times));
     }
     let answer = answering.collect().await?.pop().unwrap_or_default();
     let ending = answer.ending()?.clone();

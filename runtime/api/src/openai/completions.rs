@@ -224,7 +224,7 @@ pub(crate) async fn completions(
     let answering = api.answer(&caller, &model, wish, streams.then_some(stream::PATIENCE)).await?;
     if streams {
         let encoder = TextEncoder::new(&answering, before, n, include_usage);
-        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, api.config().keep_alive));
+        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, api.stream_times()));
     }
     let (model, system_fingerprint) = (answering.model.clone(), answering.fingerprint.clone());
     let answers = answering.collect().await?;

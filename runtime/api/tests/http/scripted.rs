@@ -24,6 +24,8 @@ enum Step {
     Wait,
     /// Waits until it is cancelled, and ends so.
     WaitForCancel,
+    /// Talks until nobody listens any more, and says so.
+    TalkForEver,
 }
 
 /// An engine that follows a script, one for each request.
@@ -34,6 +36,7 @@ struct Script {
     requests: Mutex<Vec<Request>>,
     go_on: Arc<Notify>,
     cancelled: Arc<Notify>,
+    abandoned: Arc<Notify>,
 }
 
 impl Script {
@@ -48,13 +51,14 @@ impl Script {
                 n_vocab: 100,
                 n_embd: 8,
                 has_chat_template: true,
-                tool_format: String::new(),
-                reasoning_format: String::new(),
+                tool_format: "hermes".into(),
+                reasoning_format: "think".into(),
             },
             plays: Mutex::new(plays.into_iter().collect()),
             requests: Mutex::default(),
             go_on: Arc::default(),
             cancelled: Arc::default(),
+            abandoned: Arc::default(),
         })
     }
 }
@@ -82,10 +86,15 @@ impl Engine for Script {
         let play = self.plays.lock().unwrap().pop_front().unwrap();
         let (events, receiver) = mpsc::channel(64);
         let (go_on, cancelled) = (Arc::clone(&self.go_on), Arc::clone(&self.cancelled));
+        let abandoned = Arc::clone(&self.abandoned);
         tokio::spawn(async move {
             for step in play {
                 match step {
                     Step::Say(event) => events.send(event).await.unwrap(),
+                    Step::TalkForEver => {
+                        while events.send(Event::Text("x".repeat(1 << 16))).await.is_ok() {}
+                        abandoned.notify_one();
+                    }
                     Step::Wait => go_on.notified().await,
                     Step::WaitForCancel => {
                         cancelled.notified().await;
@@ -140,12 +149,18 @@ fn fails(error: EngineError) -> Step {
 
 async fn server(script: &Arc<Script>) -> Server {
     // A stream that waits says so at once.
-    let config = Config { keep_alive: Duration::from_millis(5), ..config() };
+    let config = Config { keep_alive: Duration::from_millis(5), write_timeout: Duration::from_millis(50), ..config() };
     Server::around(config, Arc::clone(script) as _).await
 }
 
 fn body(stream: bool) -> Value {
     json!({"model": "default", "messages": user("Hi"), "stream": stream, "max_tokens": 50, "input": "Hi"})
+}
+
+/// What the template is told besides the conversation.
+fn template(request: &Request) -> Value {
+    let Prompt::Chat { template, .. } = &request.prompt else { panic!("{request:?}") };
+    json!(template)
 }
 
 /// The routes that answer conversations.
@@ -251,6 +266,20 @@ async fn a_stream_that_waits_says_that_it_is_alive() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_nothing_is_let_go() {
+    let script = Script::new([vec![Step::TalkForEver]]);
+    let server = server(&script).await;
+    let mut response = server.post(ROUTES[0], &body(true)).send().await.unwrap();
+    // It is not read until the engine has noticed; then the stream ends without its last words.
+    script.abandoned.notified().await;
+    let mut last = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        last = chunk.to_vec();
+    }
+    assert!(!last.is_empty() && !String::from_utf8_lossy(&last).contains("[DONE]"));
+}
+
+#[tokio::test]
 async fn a_failure_in_the_middle_is_told_in_the_stream() {
     let play = vec![text("Ye"), Step::Wait, fails(EngineError::Failed("the cable was cut".into()))];
     let script = Script::new(std::iter::repeat_n(play, 4));
@@ -293,7 +322,7 @@ async fn an_engine_that_went_is_asked_for_once_more() {
 #[tokio::test]
 async fn what_is_wanted_reaches_the_engine() {
     let play = vec![done(StopReason::End)];
-    let script = Script::new(std::iter::repeat_n(play, 6));
+    let script = Script::new(std::iter::repeat_n(play, 7));
     let server = server(&script).await;
     let ask = async |route: &str, extra: Value| {
         let mut body = body(false);
@@ -316,6 +345,11 @@ async fn what_is_wanted_reaches_the_engine() {
     let other = ask(ROUTES[0], json!({"thinking_budget": 64, "logprobs": true, "top_logprobs": 2})).await;
     assert_eq!((other.thinking_tokens, other.logprobs, other.reuse), (Some(64), Some(2), request.reuse));
     assert_eq!(other.sampling.temperature, 0.0, "the host's default");
+    let kwargs =
+        json!({"chat_template_kwargs": {"enable_thinking": true, "date": "today"}, "reasoning_effort": "high"});
+    let request = ask(ROUTES[0], kwargs).await;
+    assert_eq!(template(&request), json!({"date": "today", "enable_thinking": true, "reasoning_effort": "high"}));
+    assert_eq!(request.thinking_tokens, None);
     let request = ask(ROUTES[1], json!({"reasoning": {"effort": "none"}, "max_output_tokens": 7})).await;
     assert_eq!((request.thinking_tokens, request.max_tokens), (Some(0), 7));
     let request =
@@ -323,6 +357,8 @@ async fn what_is_wanted_reaches_the_engine() {
     assert_eq!((request.thinking_tokens, &request.stop[..]), (Some(2048), &["x".to_owned()][..]));
     let request = ask(ROUTES[3], json!({"think": false, "options": {"num_predict": -1, "repeat_penalty": 1.5}})).await;
     assert_eq!((request.thinking_tokens, request.max_tokens, request.sampling.repeat_penalty), (Some(0), 8192, 1.5));
+    assert_eq!(template(&request), json!({"enable_thinking": false}));
     let request = ask(ROUTES[3], json!({"think": "high"})).await;
+    assert_eq!(template(&request), json!({"enable_thinking": true, "reasoning_effort": "high"}));
     assert_eq!((request.thinking_tokens, request.max_tokens), (None, 32), "the host's default");
 }

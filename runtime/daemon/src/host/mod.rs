@@ -98,11 +98,11 @@ pub(crate) fn available_now() -> Option<Bytes> {
 }
 
 /// The models of this user.
-pub(crate) fn library(paths: &Paths) -> Result<Library, Failure> {
+pub(crate) fn library(paths: &Paths) -> Result<Arc<Library>, Failure> {
     // The registry and the keys lie beside the store, which clears up its own folders.
     locara_models::remove_leftovers(paths.data());
     let store = ModelStore::open(paths.models()).map_err(|error| no_model(error.into()))?;
-    Ok(Library::new(store, RegistryFile::new(paths.registry())))
+    Ok(Arc::new(Library::new(store, RegistryFile::new(paths.registry()))))
 }
 
 /// A model is not to be had.
@@ -120,7 +120,7 @@ type Load = Shared<BoxFuture<'static, Result<Loaded, NoModel>>>;
 /// Everything that is the host's: one per process.
 pub(crate) struct Host {
     machine: Machine,
-    library: Library,
+    library: Arc<Library>,
     chosen: Option<PathBuf>,
     /// Conversations at once, where the owner says.
     max_sequences: Option<u32>,
@@ -224,7 +224,7 @@ impl Host {
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
     }
-    pub(crate) fn library(&self) -> &Library {
+    pub(crate) fn library(&self) -> &Arc<Library> {
         &self.library
     }
     fn keeps_loaded(&self) -> bool {
@@ -269,6 +269,11 @@ impl Host {
         let loaded = self.residents.lock().unwrap_or_else(PoisonError::into_inner).remove(model)?;
         self.loads.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
         Some(loaded)
+    }
+
+    /// Roles may lead to other models now.
+    pub(crate) fn forget_contexts(&self) {
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Takes a model out of memory because its owner says so. Answers in flight may end, for so long.

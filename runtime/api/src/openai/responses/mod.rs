@@ -47,8 +47,8 @@ async fn create(
     let answering = api.answer(&caller, &plan.model, wish, streams.then_some(stream::PATIENCE)).await?;
     let mut writer = ResponseWriter::new(api.clone(), caller.client, answering.model.clone(), plan);
     if streams {
-        let keep_alive = api.config().keep_alive;
-        return Ok(stream::respond(answering, writer, Format::ServerSentEvents, keep_alive));
+        let times = api.stream_times();
+        return Ok(stream::respond(answering, writer, Format::ServerSentEvents, times));
     }
     let answer = answering.collect().await?.pop().unwrap_or_default();
     let ending = answer.ending()?.clone();
