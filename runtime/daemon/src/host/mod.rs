@@ -99,6 +99,8 @@ pub(crate) fn available_now() -> Option<Bytes> {
 
 /// The models of this user.
 pub(crate) fn library(paths: &Paths) -> Result<Arc<Library>, Failure> {
+    // The registry and the keys lie beside the store, which clears up its own folders.
+    locara_models::remove_leftovers(paths.data());
     let store = ModelStore::open(paths.models()).map_err(|error| no_model(error.into()))?;
     Ok(Arc::new(Library::new(store, RegistryFile::new(paths.registry()))))
 }
