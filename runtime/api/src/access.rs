@@ -38,7 +38,8 @@ pub(crate) struct Caller {
 
 /// The layer in front of all routes.
 pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let access = &api.config().access;
+    let config = api.config();
+    let access = &config.access;
     let origin = match check_origin(access, request.uri(), request.headers()) {
         Ok(origin) => origin,
         Err(fault) => return fault.into_response(),
@@ -49,7 +50,7 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     let mut response = if preflight {
         preflight_answer(request.headers())
     } else {
-        match identify(access, &request) {
+        match may_manage(origin.as_ref(), &request).and_then(|()| identify(access, &request)) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 next.run(request).await
@@ -59,14 +60,35 @@ pub(crate) async fn guard(State(api): State<Api>, mut request: Request, next: Ne
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.value);
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
     response
 }
 
+/// The origin of a page that is let in.
+#[derive(Debug)]
+struct Origin {
+    value: HeaderValue,
+    /// The page is the host's own, or the owner has listed it. Any other page of this machine may ask models, and no more:
+    /// whatever a developer happens to serve must not remove models.
+    trusted: bool,
+}
+
+/// A page that is let in, but not trusted, keeps its hands off what belongs to the owner.
+fn may_manage(origin: Option<&Origin>, request: &Request) -> Result<(), Fault> {
+    let owners = matches!(scope_of(request.method(), request.uri().path()), Some(Scope::Models | Scope::Admin));
+    match origin {
+        Some(Origin { value, trusted: false }) if owners => Err(Fault::new(
+            Kind::Forbidden,
+            format!("web pages of {value:?} may ask models only; let the owner add the origin to the allowed origins"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The origin to allow, if the request names one.
-fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Option<HeaderValue>, Fault> {
+fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Option<Origin>, Fault> {
     let forbidden = |what: String| Err(Fault::new(Kind::Forbidden, what));
     // HTTP/2 carries the name in the URI.
     let named = match uri.authority() {
@@ -74,9 +96,10 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
         None => headers.get(header::HOST).and_then(|host| host.to_str().ok()),
     };
     let host = named.and_then(|named| named.parse::<Authority>().ok());
-    match host {
+    match &host {
         Some(host)
             if is_this_machine(host.host())
+                || is_address(host.host())
                 || access.hosts.iter().any(|known| known.eq_ignore_ascii_case(host.host())) => {}
         _ => {
             return forbidden(format!(
@@ -91,11 +114,12 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
         return if foreign { forbidden("requests of foreign web pages are not served".into()) } else { Ok(None) };
     };
     let text = origin.to_str().unwrap_or_default();
-    let local = text
-        .parse::<Uri>()
-        .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(is_this_machine));
-    if local || access.origins.iter().any(|known| known.eq_ignore_ascii_case(text)) {
-        Ok(Some(origin.clone()))
+    let page = text.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+    let local = page.as_ref().and_then(Uri::host).is_some_and(is_this_machine);
+    let own = page.as_ref().and_then(Uri::authority).is_some_and(|page| Some(page) == host.as_ref());
+    let trusted = own || access.origins.iter().any(|known| known.eq_ignore_ascii_case(text));
+    if local || trusted {
+        Ok(Some(Origin { value: origin.clone(), trusted }))
     } else {
         forbidden(format!(
             "web pages of {text:?} are not served here; let the owner add the origin to the allowed origins"
@@ -104,8 +128,16 @@ fn check_origin(access: &Access, uri: &Uri, headers: &HeaderMap) -> Result<Optio
 }
 
 fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || address(host).is_some_and(|address| address.is_loopback())
+}
+
+/// An address cannot be pointed elsewhere, as a name can: whoever writes one means this machine.
+fn is_address(host: &str) -> bool {
+    address(host).is_some()
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 fn preflight_answer(headers: &HeaderMap) -> Response {
@@ -214,11 +246,19 @@ mod tests {
     #[test]
     fn names_of_this_machine_are_served_and_others_are_not() {
         let access = Access { hosts: vec!["box.lan".into()], ..Access::default() };
-        for host in ["localhost", "LOCALHOST:11434", "127.0.0.1:80", "127.8.9.1", "[::1]:11434", "box.lan:1", "Box.LAN"]
-        {
+        for host in [
+            "localhost",
+            "LOCALHOST:11434",
+            "127.0.0.1:80",
+            "127.8.9.1",
+            "[::1]:11434",
+            "box.lan:1",
+            "Box.LAN",
+            "10.0.0.1:80",
+        ] {
             assert_eq!(refused(&access, &[("host", host)]), None, "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:11434", "0.0.0.0", "user@", ""] {
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "user@", ""] {
             assert!(refused(&access, &[("host", host)]).is_some(), "{host}");
         }
         assert!(refused(&access, &[]).is_some(), "no host at all");
@@ -231,8 +271,14 @@ mod tests {
         for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:5173", "https://chat.example"] {
             assert_eq!(with(origin), None, "{origin}");
         }
-        for origin in ["https://evil.example", "null", "http://localhost.evil.example", "https://chat.example:8443", ""]
-        {
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost.evil.example",
+            "http://10.0.0.1",
+            "https://chat.example:8443",
+            "",
+        ] {
             assert!(with(origin).is_some(), "{origin}");
         }
         assert!(refused(&access, &[("host", "localhost"), ("sec-fetch-site", "cross-site")]).is_some());

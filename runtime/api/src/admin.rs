@@ -82,6 +82,7 @@ async fn batch_stats(State(api): State<Api>) -> Json<Value> {
                 "prefilled_tokens": stats.prefilled,
                 "decoded_tokens": stats.decoded,
                 "finished": stats.finished,
+                "tool_call_failures": stats.tool_call_failures,
             })
         })
         .collect();

@@ -35,9 +35,8 @@ pub(crate) enum Piece {
         done: u32,
         total: u32,
     },
-    /// A token was drawn, if logprobs were asked for; its text comes afterwards.
-    Token(TokenLogprobs),
-    Text(String),
+    /// Text, and the tokens that it is made of if logprobs were asked for.
+    Text(String, Vec<TokenLogprobs>),
     Thinking(String),
     Call(ToolCall),
     /// The last piece of an answer.
@@ -74,6 +73,8 @@ struct Choice {
     cut: bool,
     /// The bound was lowered to what the context leaves.
     shrunk: bool,
+    /// Tokens whose text has not come yet.
+    tokens: Vec<TokenLogprobs>,
     /// It said something beside its reasoning.
     spoke: bool,
 }
@@ -210,6 +211,7 @@ impl Answering {
                 generation: Some(answering.engine.submit(request)),
                 cut: false,
                 shrunk: false,
+                tokens: Vec::new(),
                 spoke: false,
             });
         }
@@ -312,8 +314,10 @@ impl Answer {
     pub(crate) fn push(&mut self, piece: Piece) {
         match piece {
             Piece::Prefill { .. } => {}
-            Piece::Token(token) => self.tokens.push(token),
-            Piece::Text(text) => self.text.push_str(&text),
+            Piece::Text(text, tokens) => {
+                self.text.push_str(&text);
+                self.tokens.extend(tokens);
+            }
             Piece::Thinking(text) => self.thinking.push_str(&text),
             Piece::Call(call) => self.calls.push(call),
             Piece::End(ending) => self.ending = Some(ending),
@@ -339,13 +343,21 @@ fn take(
     let piece = match event {
         Event::Prefill { done, total } => Piece::Prefill { done, total },
         Event::Token(_) | Event::Text(_) | Event::Thinking(_) | Event::ToolCall(_) if choice.cut => return None,
-        Event::Token(token) => Piece::Token(token),
+        Event::Token(token) => {
+            choice.tokens.push(token);
+            return None;
+        }
         Event::Text(text) => {
             choice.spoke |= !text.trim().is_empty();
-            Piece::Text(text)
+            Piece::Text(text, std::mem::take(&mut choice.tokens))
         }
-        Event::Thinking(text) => Piece::Thinking(text),
+        // Only tokens of the text are told; those of reasoning, calls and the end of the turn go.
+        Event::Thinking(text) => {
+            choice.tokens.clear();
+            Piece::Thinking(text)
+        }
         Event::ToolCall(call) => {
+            choice.tokens.clear();
             choice.spoke = true;
             if wish.one_call {
                 choice.cut = true;

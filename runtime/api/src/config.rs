@@ -18,6 +18,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// A stream that has nothing to say says so after this time. Default 10 s: proxies tend to give up after 30 to 60 s.
     pub keep_alive: Duration,
+    /// A client that reads nothing of its stream for this long is let go: its place in the batch is needed. Default 60 s.
+    pub write_timeout: Duration,
     /// An engine that does not answer a question for this long, or computes no step for requests that wait, makes
     /// `/health` fail. Default 60 s: one batch of a large model on a slow processor takes several seconds.
     pub stall_after: Duration,
@@ -34,6 +36,7 @@ impl Default for Config {
             access: Access::default(),
             max_body_bytes: 32 << 20,
             keep_alive: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(60),
             stall_after: Duration::from_secs(60),
             log_prompts: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -61,7 +64,7 @@ impl Default for Defaults {
 /// Who may come in.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
-    /// Names in the `Host` header that are served beside `localhost` and loopback addresses; any port. Against DNS rebinding.
+    /// Names in the `Host` header that are served beside `localhost` and plain addresses; any port. Against DNS rebinding.
     pub hosts: Vec<String>,
     /// Web origins that are served beside those on this machine, e.g. `https://chat.example`. Against drive-by pages.
     pub origins: Vec<String>,

@@ -1,6 +1,6 @@
 //! HTTP in the dialects that clients already speak: OpenAI, Anthropic, Ollama, and the host's own for its owner.
 //!
-//! One way for all: a dialect module decodes a body into a [`wish::Wish`], [`answering`] turns that into requests to an
+//! One way for all: a dialect module decodes a body into a `wish::Wish`, `answering` turns that into requests to an
 //! engine and their events into pieces, and the dialect encodes the pieces. What the host must do for it is the trait
 //! [`Host`].
 //!
@@ -25,7 +25,10 @@ mod stream;
 mod text;
 mod wish;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use axum::{
     Json, Router,
@@ -56,7 +59,7 @@ pub struct Api(Arc<Inner>);
 
 struct Inner {
     host: Arc<dyn Host>,
-    config: Config,
+    config: RwLock<Arc<Config>>,
     meters: Meters,
     health: Health,
     responses: openai::Store,
@@ -64,7 +67,7 @@ struct Inner {
 
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Api").field("config", &self.0.config).finish_non_exhaustive()
+        f.debug_struct("Api").field("config", &self.config()).finish_non_exhaustive()
     }
 }
 
@@ -73,7 +76,7 @@ impl Api {
     pub fn new(host: Arc<dyn Host>, config: Config) -> Self {
         Self(Arc::new(Inner {
             host,
-            config,
+            config: RwLock::new(Arc::new(config)),
             meters: Meters::new(),
             health: Health::default(),
             responses: openai::Store::default(),
@@ -85,7 +88,7 @@ impl Api {
     /// Whoever binds asks [`Access::check_bind`] first.
     pub fn router(&self) -> Router {
         let (routes, document) = described().split_for_parts();
-        let document = Arc::new(document);
+        let document = Arc::new(in_openapi(document));
         let documented = move || async move { Json((*document).clone()) };
         routes
             .route("/", axum::routing::get(greet))
@@ -105,8 +108,19 @@ impl Api {
         &*self.0.host
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
+    /// Other settings from now on. Requests that run keep theirs; what is stored and counted stays.
+    pub fn reconfigure(&self, config: Config) {
+        *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        // It is replaced as a whole.
+        self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn stream_times(&self) -> stream::Times {
+        let config = self.config();
+        stream::Times { keep_alive: config.keep_alive, write_timeout: config.write_timeout }
     }
 
     pub(crate) fn meters(&self) -> &Meters {
@@ -125,7 +139,14 @@ impl Api {
 /// The OpenAPI document of all routes, as it is served at `/openapi.json`.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().into_openapi()
+    in_openapi(described().into_openapi())
+}
+
+/// The router writes `{*name}` for the rest of a path, OpenAPI knows `{name}` only.
+fn in_openapi(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 #[derive(OpenApi)]
@@ -161,7 +182,11 @@ impl MakeRequestId for FreshId {
 /// Counts responses and names the server: whoever gets a strange answer can see who gave it.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
     let dialect = Dialect::of(&request);
+    let (method, path, began) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let mut response = next.run(request).await;
+    // To the headers; a stream goes on after them.
+    let took = began.elapsed();
+    tracing::debug!(%method, path, status = response.status().as_u16(), ?took, "answered");
     api.meters().request(dialect, response.status().as_u16());
     if let Ok(server) = HeaderValue::from_str(&format!("locara/{}", api.config().version)) {
         response.headers_mut().insert(header::SERVER, server);

@@ -122,6 +122,7 @@ struct EngineGauges {
     steps: Family<ModelLabel, Gauge>,
     prefilled: Family<ModelLabel, Gauge>,
     decoded: Family<ModelLabel, Gauge>,
+    tool_call_failures: Family<ModelLabel, Gauge>,
 }
 
 #[derive(Default)]
@@ -161,6 +162,12 @@ impl Meters {
         registry.register("engine_steps", "Batches computed since the load", engines.steps.clone());
         registry.register("engine_prefilled_tokens", "Tokens prefilled since the load", engines.prefilled.clone());
         registry.register("engine_decoded_tokens", "Tokens made since the load", engines.decoded.clone());
+        let failures = engines.tool_call_failures.clone();
+        registry.register(
+            "engine_tool_call_failures",
+            "What looked like a tool call and was none, since the load",
+            failures,
+        );
         Self(Arc::new(Inner {
             registry,
             requests,
@@ -212,6 +219,7 @@ impl Meters {
             &gauges.steps,
             &gauges.prefilled,
             &gauges.decoded,
+            &gauges.tool_call_failures,
         ] {
             family.clear();
         }
@@ -227,6 +235,7 @@ impl Meters {
             set(&gauges.steps, stats.steps);
             set(&gauges.prefilled, stats.prefilled);
             set(&gauges.decoded, stats.decoded);
+            set(&gauges.tool_call_failures, stats.tool_call_failures);
         }
         let mut text = String::new();
         encode(&mut text, &self.0.registry)?;

@@ -1,7 +1,7 @@
 //! Streams of events to clients: server-sent events, or lines of JSON.
 //!
-//! The body owns the [`Answering`]: hyper drops it when the client goes away, which frees the place in the batch. A client
-//! that reads slowly is waited for, and nobody else is.
+//! A task owns the [`Answering`] and ends when hyper drops the body because the client went away; that frees the place in
+//! the batch. A client that reads slowly is waited for and holds up nobody else; one that does not read at all is let go.
 
 use std::time::Duration;
 
@@ -13,12 +13,15 @@ use axum::{
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, stream};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     answering::{Answering, Piece},
     fault::Fault,
 };
+
+/// Writes that a client may leave unread before its engine is made to wait, beside what the system buffers.
+const FRAMES_AHEAD: usize = 4;
 
 /// Pieces that go into one write when they are ready together.
 const MAX_TOGETHER: usize = 32;
@@ -110,19 +113,29 @@ impl Format {
 struct Running<E> {
     answering: Answering,
     encoder: E,
-    keep_alive: Duration,
+    times: Times,
     begun: bool,
     ended: bool,
 }
 
+/// What a stream waits for, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// For something to say, before it says that it is alive.
+    pub(crate) keep_alive: Duration,
+    /// For the client to read anything.
+    pub(crate) write_timeout: Duration,
+}
+
 /// The response that streams the answers.
-pub(crate) fn respond<E: Encoder>(answering: Answering, encoder: E, format: Format, keep_alive: Duration) -> Response {
-    let running = Running { answering, encoder, keep_alive, begun: false, ended: false };
-    let frames = stream::unfold(running, |mut running| async move {
-        let frames = running.frames().await?;
-        Some((Ok::<_, std::convert::Infallible>(frames), running))
+pub(crate) fn respond<E: Encoder>(answering: Answering, encoder: E, format: Format, times: Times) -> Response {
+    let (frames, body) = mpsc::channel(FRAMES_AHEAD);
+    tokio::spawn(Running { answering, encoder, times, begun: false, ended: false }.pump(frames));
+    let body = stream::unfold(body, |mut body| async move {
+        let frames: Bytes = body.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(frames), body))
     });
-    response(Body::from_stream(frames), format)
+    response(Body::from_stream(body), format)
 }
 
 /// A streamed body with its headers.
@@ -137,6 +150,21 @@ pub(crate) fn response(body: Body, format: Format) -> Response {
 }
 
 impl<E: Encoder> Running<E> {
+    /// Writes until the end, or until nobody reads any more.
+    async fn pump(mut self, body: mpsc::Sender<Bytes>) {
+        loop {
+            let frames = tokio::select! {
+                frames = self.frames() => frames,
+                () = body.closed() => return,
+            };
+            let Some(frames) = frames else { return };
+            if body.send_timeout(frames, self.times.write_timeout).await.is_err() {
+                tracing::debug!(model = self.answering.model, "a client does not read its stream and is let go");
+                return;
+            }
+        }
+    }
+
     /// What is to be written next; `None` at the end.
     async fn frames(&mut self) -> Option<Bytes> {
         if self.ended {
@@ -147,7 +175,7 @@ impl<E: Encoder> Running<E> {
             self.begun = true;
             self.encoder.begin(self.answering.progress.map(|(_, total)| total), &mut out);
         }
-        let deadline = Instant::now() + self.keep_alive;
+        let deadline = Instant::now() + self.times.keep_alive;
         let mut together = 0;
         while !self.ended && together < MAX_TOGETHER {
             let next = if out.0.is_empty() {

@@ -3,6 +3,8 @@
 //! The dialects fill a [`Wish`]; everything that is decided for all of them alike is decided here: defaults, bounds, the
 //! hard cap, seeds. Whoever adds a sampling parameter adds it here once.
 
+use std::collections::BTreeMap;
+
 use locara_engine::{Constraint, MAX_LOGPROBS, Message, Prompt, Request, Sampling, Token, Tool, ToolChoice};
 use serde_json::Value;
 
@@ -55,6 +57,26 @@ pub(crate) struct SamplingWish {
     pub(crate) logit_bias: Vec<(Token, f32)>,
 }
 
+/// How a client wants the model to reason. What is `None` is left to the model.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Thinking {
+    pub(crate) on: Option<bool>,
+    /// A word that some templates know: `low`, `medium`, `high`.
+    pub(crate) effort: Option<String>,
+    /// Tokens before the answer has to begin.
+    pub(crate) tokens: Option<u32>,
+}
+
+impl Thinking {
+    /// `none` is no reasoning.
+    pub(crate) fn with_effort(effort: Option<String>) -> Self {
+        match effort {
+            Some(word) if word == "none" => Self { on: Some(false), ..Self::default() },
+            effort => Self { effort, ..Self::default() },
+        }
+    }
+}
+
 /// What the fields are called in the dialect at hand, for messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names {
@@ -71,9 +93,32 @@ impl Wish {
     /// A conversation to be continued.
     pub(crate) fn chat(messages: Vec<Message>, tools: Vec<Tool>, tool_choice: ToolChoice) -> Self {
         Self {
-            prompts: vec![Prompt::Chat { messages, tools, tool_choice, template: Default::default() }],
+            prompts: vec![Prompt::Chat { messages, tools, tool_choice, template: BTreeMap::new() }],
             ..Self::default()
         }
+    }
+
+    /// Tells the template of the model what it may ask for besides the conversation; text without a template has no use for it.
+    pub(crate) fn tell_template(&mut self, variables: BTreeMap<String, Value>) {
+        for prompt in &mut self.prompts {
+            if let Prompt::Chat { template, .. } = prompt {
+                template.extend(variables.clone());
+            }
+        }
+    }
+
+    /// Whether the model is to reason, and how much: a template that knows a switch for it turns it, and the engine keeps
+    /// the bound whatever the template does.
+    pub(crate) fn think(&mut self, thinking: Thinking) {
+        let mut variables = BTreeMap::new();
+        if let Some(on) = thinking.on {
+            variables.insert("enable_thinking".to_owned(), on.into());
+        }
+        if let Some(effort) = thinking.effort {
+            variables.insert("reasoning_effort".to_owned(), effort.into());
+        }
+        self.thinking_tokens = if thinking.on == Some(false) { Some(0) } else { thinking.tokens };
+        self.tell_template(variables);
     }
 
     /// Answers in all.

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -57,13 +58,25 @@ fn first_problem(diagnosis: &Diagnosis) -> String {
 #[derive(Debug, Clone)]
 pub struct RegistryFile {
     path: PathBuf,
+    /// What holds whatever the file says by now; see [`RegistryFile::hold`].
+    held: Arc<Mutex<Option<Registry>>>,
 }
 
 impl RegistryFile {
     /// The registry at `path`, which need not be there yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), held: Arc::default() }
+    }
+
+    /// From now on [`RegistryFile::load`] answers this and reads nothing, here and in clones. A host that runs holds what it
+    /// has understood last ([`Watcher`](crate::Watcher)): a bad edit then changes nothing.
+    pub fn hold(&self, registry: Registry) {
+        *self.held() = Some(registry);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Registry>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner) // it is replaced as a whole
     }
 
     /// Where it is.
@@ -72,11 +85,18 @@ impl RegistryFile {
         &self.path
     }
 
-    /// What it says. A file that is not there says nothing.
+    /// What it says, or what is held. A file that is not there says nothing.
     ///
     /// # Errors
     /// It cannot be read, or not understood.
     pub fn load(&self) -> Result<Registry, RegistryError> {
+        if let Some(held) = &*self.held() {
+            return Ok(held.clone());
+        }
+        self.read()
+    }
+
+    fn read(&self) -> Result<Registry, RegistryError> {
         let bytes = match fs_err::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Registry::default()),
@@ -96,7 +116,7 @@ impl RegistryFile {
         change: impl FnOnce(&mut Registry) -> Result<T, E>,
     ) -> Result<T, E> {
         let _lock = self.lock()?;
-        let before = self.load()?;
+        let before = self.read()?;
         let mut after = before.clone();
         let value = change(&mut after)?;
         if after != before {
@@ -106,6 +126,9 @@ impl RegistryFile {
             // A link keeps pointing at the file that it points at.
             let target = fs_err::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
             write_whole(&target, text.as_bytes()).map_err(self.failed("write"))?;
+            if let Some(held) = &mut *self.held() {
+                *held = after;
+            }
         }
         Ok(value)
     }
@@ -169,6 +192,24 @@ mod tests {
         let error = file.update(|_| Ok::<_, RegistryError>(())).unwrap_err();
         assert!(matches!(error, RegistryError::Invalid { .. }), "{error}");
         assert_eq!(fs_err::read_to_string(file.path()).unwrap(), broken);
+    }
+
+    #[test]
+    fn what_is_held_outlives_a_bad_edit_and_follows_ones_own_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = RegistryFile::new(folder.path().join("registry.json"));
+        file.hold(file.load().unwrap());
+        let of_another = RegistryFile::new(file.path());
+        let named = |name: &'static str| move |registry: &mut Registry| Ok::<_, RegistryError>(add(registry, name));
+        of_another.update(named("theirs")).unwrap();
+        assert!(file.load().unwrap().models.is_empty(), "edits of others count when they are held");
+        // A change goes on from what the file says, not from what is held.
+        file.clone().update(named("ours")).unwrap();
+        assert_eq!(file.load().unwrap().models.len(), 2);
+        fs_err::write(file.path(), "{").unwrap();
+        assert_eq!(file.load().unwrap().models.len(), 2);
+        assert!(of_another.load().is_err());
+        assert!(file.update(named("more")).is_err(), "a broken file is not written over");
     }
 
     #[test]

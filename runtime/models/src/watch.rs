@@ -91,11 +91,13 @@ impl Watcher {
                 .map_err(|source| WatchError { folder: folder.clone(), source })?;
         }
         let (sender, updates) = tokio::sync::mpsc::channel(QUEUE);
-        let files = Files {
+        let mut files = Files {
             config: File::new(config, current.0, |name, bytes| Config::parse(name, bytes)),
             registry: File::new(registry, current.1, |name, bytes| Registry::parse(name, bytes)),
         };
-        std::thread::spawn(move || files.run(&changes, &sender));
+        // Now, so that everything that happens from here on counts.
+        let first = files.look();
+        std::thread::spawn(move || files.run(first, &changes, &sender));
         Ok(Self { updates, _watcher: watcher })
     }
 
@@ -174,44 +176,49 @@ struct Files {
 }
 
 impl Files {
-    fn run(mut self, changes: &Events<()>, updates: &Sender<Update>) {
+    /// What a look at both files brings.
+    fn look(&mut self) -> Vec<Update> {
+        let rejected = |path: &Path, why| Update::Rejected { path: path.to_owned(), why };
+        let config = self.config.look().map(|outcome| match outcome {
+            Ok(config) => Update::Config(Box::new(config)),
+            Err(why) => rejected(&self.config.path, why),
+        });
+        let registry = self.registry.look().map(|outcome| match outcome {
+            Ok(registry) => Update::Registry(Box::new(registry)),
+            Err(why) => rejected(&self.registry.path, why),
+        });
+        config.into_iter().chain(registry).collect()
+    }
+
+    fn run(mut self, first: Vec<Update>, changes: &Events<()>, updates: &Sender<Update>) {
+        let mut found = first;
         loop {
-            // Editors empty a file before they write it, and rename it before they write another one.
-            if (self.config.is_suspicious() || self.registry.is_suspicious())
-                && changes.recv_timeout(LONGEST) == Err(RecvTimeoutError::Disconnected)
-            {
-                return;
-            }
-            let rejected = |path: &Path, why| Update::Rejected { path: path.to_owned(), why };
-            let config = self.config.look().map(|outcome| match outcome {
-                Ok(config) => Update::Config(Box::new(config)),
-                Err(why) => rejected(&self.config.path, why),
-            });
-            let registry = self.registry.look().map(|outcome| match outcome {
-                Ok(registry) => Update::Registry(Box::new(registry)),
-                Err(why) => rejected(&self.registry.path, why),
-            });
-            for update in config.into_iter().chain(registry) {
+            for update in found {
                 if updates.blocking_send(update).is_err() {
                     return;
                 }
             }
-            if !settled(changes) {
+            // Editors empty a file before they write it, and rename it before they write another one.
+            if !settled(changes, || self.config.is_suspicious() || self.registry.is_suspicious()) {
                 return;
             }
+            found = self.look();
         }
     }
 }
 
-/// Waits for a change and then for silence. `false` when nobody watches any more.
-fn settled(changes: &Events<()>) -> bool {
+/// Waits for a change and then for silence, and longer while the files look like half an edit. `false` when nobody watches
+/// any more.
+fn settled(changes: &Events<()>, is_half: impl Fn() -> bool) -> bool {
     if changes.recv().is_err() {
         return false;
     }
     let start = Instant::now();
+    let mut patience = QUIET;
     while start.elapsed() < LONGEST {
-        match changes.recv_timeout(QUIET) {
-            Ok(()) => {}
+        match changes.recv_timeout(patience) {
+            Ok(()) => patience = QUIET,
+            Err(RecvTimeoutError::Timeout) if is_half() => patience = LONGEST.saturating_sub(start.elapsed()),
             Err(RecvTimeoutError::Timeout) => break,
             Err(RecvTimeoutError::Disconnected) => return false,
         }

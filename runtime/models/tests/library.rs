@@ -4,7 +4,11 @@
 
 mod common;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
 
 use common::{digest, gguf, import, library, part, write};
 use locara_manifest::{ModelPart, RegisteredModel};
@@ -221,4 +225,49 @@ fn what_the_owner_sets_for_a_model_arrives_with_it() {
     assert!(error.to_string().contains("disabled"), "{error}");
     assert!(library.change("mine", |model| model.settings.context = Some(1)).is_err(), "out of range");
     library.remove("mine", false).unwrap();
+}
+
+/// What the next test kills: it changes a registry for longer than that test takes.
+#[test]
+fn child_that_writes() {
+    let Some(home) = std::env::var_os("LOCARA_TEST_HOME") else { return };
+    let library = library(Path::new(&home));
+    let end = Instant::now() + Duration::from_secs(60); // in case nobody is left to kill it
+    for n in 1..600_000 {
+        library.change("mine", |model| model.settings.ttl_seconds = Some(n)).unwrap();
+        if Instant::now() > end {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_is_killed_leaves_a_whole_registry_and_no_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = library(folder.path());
+    import(&library, &write(folder.path().join("mine.gguf"), gguf(1)));
+    let written = || library.registry().load().unwrap().resolve("mine").unwrap().model.settings.ttl_seconds;
+    for round in 0..20_u64 {
+        let before = written();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_writes", "--test-threads=1"])
+            .env("LOCARA_TEST_HOME", folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while written() == before {
+            assert!(Instant::now() < deadline, "the writer of round {round} stands still");
+        }
+        // At another instruction each time.
+        let moment = Instant::now() + Duration::from_micros(round * 137);
+        while Instant::now() < moment {}
+        child.kill().unwrap(); // SIGKILL
+        child.wait().unwrap();
+        assert!(written().is_some());
+        library.change("mine", |model| model.settings.context = Some(4096)).unwrap();
+    }
+    let reopened = common::library(folder.path());
+    assert_eq!(reopened.list().unwrap().len(), 2);
 }

@@ -398,8 +398,14 @@ async fn two_that_pull_the_same_download_it_once() {
     let folder = tempfile::tempdir().unwrap();
     // Each with its own open files, like two processes.
     let libraries = [Arc::new(library(folder.path())), Arc::new(library(folder.path()))];
-    let hub = client(&server, None);
-    let (one, two) = tokio::join!(pull(&libraries[0], &hub, "org/name"), pull(&libraries[1], &hub, "org/name"));
+    let hub = Arc::new(client(&server, None));
+    // On tasks of their own, as the HTTP interface does it.
+    let task = |n: usize| {
+        let (library, hub) = (Arc::clone(&libraries[n]), Arc::clone(&hub));
+        tokio::spawn(async move { pull(&library, &hub, "org/name").await })
+    };
+    let (one, two) = tokio::join!(task(0), task(1));
+    let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one.unwrap().digest, two.unwrap().digest);
     assert_eq!(server.seen(".gguf").len(), 1);
     assert_eq!(libraries[0].registry().load().unwrap().models.len(), 1);

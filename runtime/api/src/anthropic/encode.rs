@@ -75,8 +75,8 @@ impl Encoder for MessageEncoder {
 
     fn piece(&mut self, _choice: usize, piece: Piece, out: &mut Frames) {
         match piece {
-            Piece::Prefill { .. } | Piece::Token(_) => {}
-            Piece::Text(text) => {
+            Piece::Prefill { .. } => {}
+            Piece::Text(text, _) => {
                 self.turn_to(Open::Text, out);
                 self.delta(&json!({"type": "text_delta", "text": text}), out);
             }

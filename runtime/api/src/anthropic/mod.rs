@@ -116,7 +116,7 @@ async fn messages(
     let id = fresh_id("msg");
     if streams {
         let encoder = MessageEncoder::new(id, &answering);
-        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, api.config().keep_alive));
+        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, api.stream_times()));
     }
     let model = answering.model.clone();
     let answer = answering.collect().await?.pop().unwrap_or_default();

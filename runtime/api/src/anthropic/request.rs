@@ -9,7 +9,7 @@ use crate::{
     body::OneOrMany,
     fault::Fault,
     openai::message::{check_choice, json_schema},
-    wish::{Names, SamplingWish, Wish, check_schema},
+    wish::{Names, SamplingWish, Thinking, Wish, check_schema},
 };
 
 const NAMES: Names = Names {
@@ -161,7 +161,7 @@ impl MessagesRequest {
                 return Err(Fault::field("output_config.format.type", problem));
             }
         };
-        let wish = Wish {
+        let mut wish = Wish {
             max_tokens: self.max_tokens,
             stop: self.stop_sequences.unwrap_or_default(),
             sampling: SamplingWish {
@@ -171,14 +171,14 @@ impl MessagesRequest {
                 ..SamplingWish::default()
             },
             constraint,
-            thinking_tokens: self.thinking.and_then(|thinking| match thinking.r#type.as_str() {
-                "disabled" => Some(0),
-                "enabled" => thinking.budget_tokens,
-                _ => None,
-            }),
             one_call,
             ..Wish::chat(messages, tools, choice)
         };
+        wish.think(self.thinking.map_or_else(Thinking::default, |thinking| match thinking.r#type.as_str() {
+            "disabled" => Thinking { on: Some(false), ..Thinking::default() },
+            "enabled" => Thinking { on: Some(true), tokens: thinking.budget_tokens, ..Thinking::default() },
+            _ => Thinking::default(),
+        }));
         wish.check(NAMES)?;
         Ok((self.model, wish))
     }

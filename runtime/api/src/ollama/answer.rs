@@ -202,9 +202,8 @@ async fn answer(
     let answering = api.answer(caller, model, wish, streams.then_some(stream::PATIENCE)).await?;
     let model = answering.model.clone();
     if streams {
-        let keep_alive = api.config().keep_alive;
-        let encoder = LineEncoder { model, route, tokens: Vec::new() };
-        return Ok(stream::respond(answering, encoder, Format::JsonLines, keep_alive));
+        let times = api.stream_times();
+        return Ok(stream::respond(answering, LineEncoder { model, route }, Format::JsonLines, times));
     }
     let answer = answering.collect().await?.pop().unwrap_or_default();
     let ending = answer.ending()?.clone();
@@ -221,14 +220,11 @@ fn last(line: Line, ending: &Ending) -> Line {
 struct LineEncoder {
     model: String,
     route: Route,
-    /// Of the text that comes next.
-    tokens: Vec<Logprob>,
 }
 
 impl LineEncoder {
-    fn said(&mut self, content: String, thinking: String, calls: &[ToolCall]) -> Line {
-        let logprobs = std::mem::take(&mut self.tokens);
-        Line { logprobs, ..self.route.line(&self.model, content, thinking, calls) }
+    fn said(&self, content: String, thinking: String, calls: &[ToolCall]) -> Line {
+        self.route.line(&self.model, content, thinking, calls)
     }
 }
 
@@ -239,8 +235,10 @@ impl Encoder for LineEncoder {
         let none = String::new;
         match piece {
             Piece::Prefill { .. } => {}
-            Piece::Token(token) => self.tokens.push(Logprob::of(&token)),
-            Piece::Text(text) => out.line(&self.said(text, none(), &[])),
+            Piece::Text(text, tokens) => {
+                let logprobs = tokens.iter().map(Logprob::of).collect();
+                out.line(&Line { logprobs, ..self.said(text, none(), &[]) });
+            }
             Piece::Thinking(text) => out.line(&self.said(none(), text, &[])),
             Piece::Call(call) => out.line(&self.said(none(), none(), &[call])),
             Piece::End(ending) => out.line(&last(self.said(none(), none(), &[]), &ending)),

@@ -1,5 +1,7 @@
 //! Requests of Ollama's clients, and what they mean to an engine.
 
+use std::collections::BTreeMap;
+
 use locara_engine::{Constraint, Message, Prompt, Speaker, ToolCall, ToolChoice};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -9,7 +11,7 @@ use crate::{
     body::{OneOrMany, WordOr},
     fault::Fault,
     openai::message::{OfferedTool, json_schema, tools},
-    wish::{Names, SamplingWish, Wish},
+    wish::{Names, SamplingWish, Thinking, Wish},
 };
 
 const NAMES: Names = Names {
@@ -37,9 +39,9 @@ pub(super) struct ChatRequest {
     #[schema(value_type = Option<Value>)]
     format: Option<WordOr<Map<String, Value>>>,
     tools: Option<Vec<OfferedTool>>,
-    /// False is no reasoning; anything else leaves it to the model.
+    /// Whether to reason, or how much: `low`, `medium`, `high`.
     #[schema(value_type = Option<Value>)]
-    think: Option<Value>,
+    think: Option<Think>,
     /// Tell how likely each token was.
     logprobs: Option<bool>,
     /// Alternatives to each token.
@@ -62,9 +64,9 @@ pub(super) struct GenerateRequest {
     suffix: Option<String>,
     template: Option<String>,
     images: Option<Vec<Value>>,
-    /// False is no reasoning; anything else leaves it to the model.
+    /// Whether to reason, or how much: `low`, `medium`, `high`.
     #[schema(value_type = Option<Value>)]
-    think: Option<Value>,
+    think: Option<Think>,
     /// Tell how likely each token was.
     logprobs: Option<bool>,
     /// Alternatives to each token.
@@ -133,6 +135,14 @@ pub(super) enum KeepAlive {
     Text(String),
 }
 
+/// `think`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Think {
+    Switch(bool),
+    Effort(String),
+}
+
 impl KeepAlive {
     pub(super) fn is_zero(&self) -> bool {
         match self {
@@ -175,8 +185,12 @@ fn constraint(format: Option<WordOr<Map<String, Value>>>) -> Result<Option<Const
     }
 }
 
-fn thinking(think: Option<&Value>) -> Option<u32> {
-    (think == Some(&Value::Bool(false))).then_some(0)
+fn thinking(think: Option<Think>) -> Thinking {
+    match think {
+        None => Thinking::default(),
+        Some(Think::Switch(on)) => Thinking { on: Some(on), ..Thinking::default() },
+        Some(Think::Effort(effort)) => Thinking { on: Some(true), ..Thinking::with_effort(Some(effort)) },
+    }
 }
 
 fn logprobs(wanted: Option<bool>, top: Option<u32>) -> Option<u32> {
@@ -199,10 +213,10 @@ impl ChatRequest {
         let tools = tools(self.tools.unwrap_or_default())?;
         let mut wish = Wish {
             constraint: constraint(self.format)?,
-            thinking_tokens: thinking(self.think.as_ref()),
             logprobs: logprobs(self.logprobs, self.top_logprobs),
             ..Wish::chat(messages, tools, ToolChoice::Auto)
         };
+        wish.think(thinking(self.think));
         self.options.unwrap_or_default().fill(&mut wish);
         wish.check(NAMES)?;
         Ok(wish)
@@ -249,15 +263,15 @@ impl GenerateRequest {
         } else {
             let system = self.system.filter(|system| !system.is_empty()).map(Message::system);
             let messages = system.into_iter().chain([Message::user(prompt)]).collect();
-            Prompt::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto, template: Default::default() }
+            Prompt::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto, template: BTreeMap::new() }
         };
         let mut wish = Wish {
             prompts: vec![prompt],
             constraint: constraint(self.format)?,
-            thinking_tokens: thinking(self.think.as_ref()),
             logprobs: logprobs(self.logprobs, self.top_logprobs),
             ..Wish::default()
         };
+        wish.think(thinking(self.think));
         self.options.unwrap_or_default().fill(&mut wish);
         wish.check(NAMES)?;
         Ok(wish)

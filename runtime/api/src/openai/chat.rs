@@ -1,11 +1,14 @@
 //! `POST /v1/chat/completions`.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Extension, State},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -27,7 +30,7 @@ use crate::{
     logprobs::Logprobs,
     stream::{self, Format},
     text::{fresh_id, now_s},
-    wish::{SamplingWish, Wish},
+    wish::{SamplingWish, Thinking, Wish},
 };
 
 /// A conversation to be continued. Fields that are not listed are accepted and have no effect.
@@ -63,10 +66,13 @@ pub(crate) struct ChatRequest {
     logprobs: Option<bool>,
     /// Alternatives to each token, at most 20.
     top_logprobs: Option<u32>,
-    /// `none` is no reasoning; anything else leaves it to the model.
+    /// `none` is no reasoning; other words are passed to templates that know them.
     reasoning_effort: Option<String>,
     /// Tokens of reasoning before the answer has to begin.
     thinking_budget: Option<u32>,
+    /// What the template of the model may ask for besides, e.g. `enable_thinking`.
+    #[schema(value_type = Option<Value>)]
+    chat_template_kwargs: Option<BTreeMap<String, Value>>,
     tools: Option<Vec<OfferedTool>>,
     /// `auto`, `none`, `required`, or an object that names a function.
     #[schema(value_type = Option<Value>)]
@@ -138,7 +144,7 @@ impl ChatRequest {
         }
         let tools = tools(self.tools.unwrap_or_default())?;
         let choice = tool_choice(self.tool_choice, &tools)?;
-        let wish = Wish {
+        let mut wish = Wish {
             n: self.n,
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             stop: self.stop.map(OneOrMany::into_vec).unwrap_or_default(),
@@ -155,10 +161,11 @@ impl ChatRequest {
             },
             constraint: constraint(self.response_format, self.structured_outputs)?,
             logprobs: (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or(0)),
-            thinking_tokens: self.thinking_budget.or((self.reasoning_effort.as_deref() == Some("none")).then_some(0)),
             one_call: self.parallel_tool_calls == Some(false),
             ..Wish::chat(messages(self.messages)?, tools, choice)
         };
+        wish.think(Thinking { tokens: self.thinking_budget, ..Thinking::with_effort(self.reasoning_effort) });
+        wish.tell_template(self.chat_template_kwargs.unwrap_or_default());
         wish.check(NAMES)?;
         Ok((self.model, wish))
     }
@@ -179,12 +186,12 @@ pub(crate) async fn chat_completions(
     let include_usage = request.stream_options.is_some_and(StreamOptions::include_usage);
     let (model, wish) = request.wish()?;
     let n = wish.answers();
-    let keep_alive = api.config().keep_alive;
+    let times = api.stream_times();
     let answering = api.answer(&caller, &model, wish, streams.then_some(stream::PATIENCE)).await?;
     let id = fresh_id("chatcmpl");
     if streams {
         let encoder = ChatEncoder::new(id, &answering, n, include_usage);
-        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, keep_alive));
+        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, times));
     }
     let (model, system_fingerprint) = (answering.model.clone(), answering.fingerprint.clone());
     let answers = answering.collect().await?;

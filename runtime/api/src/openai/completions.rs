@@ -30,7 +30,7 @@ use crate::{
     wish::{Names, SamplingWish, Wish},
 };
 
-/// Alternatives that this older interface tells at most.
+/// This older interface asks for the alternatives in one field.
 const NAMES: Names = Names { logprobs: "logprobs", ..super::NAMES };
 
 /// Text to be continued. Fields that are not listed are accepted and have no effect.
@@ -224,7 +224,7 @@ pub(crate) async fn completions(
     let answering = api.answer(&caller, &model, wish, streams.then_some(stream::PATIENCE)).await?;
     if streams {
         let encoder = TextEncoder::new(&answering, before, n, include_usage);
-        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, api.config().keep_alive));
+        return Ok(stream::respond(answering, encoder, Format::ServerSentEvents, api.stream_times()));
     }
     let (model, system_fingerprint) = (answering.model.clone(), answering.fingerprint.clone());
     let answers = answering.collect().await?;
@@ -263,9 +263,10 @@ struct TextEncoder {
     include_usage: bool,
     /// What goes before each answer.
     before: Vec<String>,
-    /// Tokens of each answer whose text comes next, and where they begin.
-    tokens: Vec<(Vec<TokenLogprobs>, usize)>,
-    endings: Vec<Ending>,
+    /// Where the next token of each answer begins, in characters.
+    offsets: Vec<usize>,
+    /// By the number of the answer: they end in any order.
+    endings: BTreeMap<usize, Ending>,
 }
 
 impl TextEncoder {
@@ -277,9 +278,9 @@ impl TextEncoder {
             fingerprint: answering.fingerprint.clone(),
             n,
             include_usage,
-            tokens: before.iter().map(|before| (Vec::new(), before.chars().count())).collect(),
+            offsets: before.iter().map(|before| before.chars().count()).collect(),
             before,
-            endings: Vec::new(),
+            endings: BTreeMap::new(),
         }
     }
 
@@ -292,9 +293,15 @@ impl TextEncoder {
         out.data(&chunk);
     }
 
-    fn text(&mut self, index: usize, text: String, ending: Option<&Ending>, out: &mut Frames) {
-        let (tokens, offset) = &mut self.tokens[index];
-        let logprobs = TextLogprobs::of(&std::mem::take(tokens), offset);
+    fn text(
+        &mut self,
+        index: usize,
+        text: String,
+        tokens: &[TokenLogprobs],
+        ending: Option<&Ending>,
+        out: &mut Frames,
+    ) {
+        let logprobs = TextLogprobs::of(tokens, &mut self.offsets[index]);
         let finish_reason = ending.map(|ending| finish_reason(&ending.reason));
         self.chunk(&[TextChoice { index, text, logprobs, finish_reason, locara: ending.and_then(note) }], None, out);
     }
@@ -305,7 +312,7 @@ impl Encoder for TextEncoder {
         for index in 0..self.before.len() {
             let before = std::mem::take(&mut self.before[index]);
             if !before.is_empty() {
-                self.text(index, before, None, out);
+                self.text(index, before, &[], None, out);
             }
         }
     }
@@ -314,11 +321,10 @@ impl Encoder for TextEncoder {
         match piece {
             // Text without a template is not split: there are no calls and no reasoning in it.
             Piece::Prefill { .. } | Piece::Thinking(_) | Piece::Call(_) => {}
-            Piece::Token(token) => self.tokens[index].0.push(token),
-            Piece::Text(text) => self.text(index, text, None, out),
+            Piece::Text(text, tokens) => self.text(index, text, &tokens, None, out),
             Piece::End(ending) => {
-                self.text(index, String::new(), Some(&ending), out);
-                self.endings.push(ending);
+                self.text(index, String::new(), &[], Some(&ending), out);
+                self.endings.insert(index, ending);
             }
         }
     }
@@ -329,7 +335,7 @@ impl Encoder for TextEncoder {
 
     fn end(&mut self, out: &mut Frames) {
         if self.include_usage {
-            self.chunk(&[], Some(&Usage::of(&self.endings, self.n)), out);
+            self.chunk(&[], Some(&Usage::of(self.endings.values(), self.n)), out);
         }
         out.done();
     }

@@ -1,5 +1,7 @@
 //! Streams of chat completions.
 
+use std::collections::BTreeMap;
+
 use locara_engine::TokenLogprobs;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -46,9 +48,8 @@ pub(super) struct ChatEncoder {
     include_usage: bool,
     /// Calls of each answer so far.
     calls: Vec<usize>,
-    /// Tokens of each answer whose text comes next.
-    tokens: Vec<Vec<TokenLogprobs>>,
-    endings: Vec<Ending>,
+    /// By the number of the answer: they end in any order.
+    endings: BTreeMap<usize, Ending>,
 }
 
 impl ChatEncoder {
@@ -60,8 +61,7 @@ impl ChatEncoder {
             fingerprint: answering.fingerprint.clone(),
             include_usage,
             calls: vec![0; n],
-            tokens: vec![Vec::new(); n],
-            endings: Vec::new(),
+            endings: BTreeMap::new(),
         }
     }
 
@@ -77,8 +77,8 @@ impl ChatEncoder {
         });
     }
 
-    fn delta(&mut self, index: usize, delta: Value, out: &mut Frames) {
-        let logprobs = Logprobs::of(&std::mem::take(&mut self.tokens[index]));
+    fn delta(&self, index: usize, delta: Value, tokens: &[TokenLogprobs], out: &mut Frames) {
+        let logprobs = Logprobs::of(tokens);
         self.chunk(&[ChunkChoice { index, delta, logprobs, finish_reason: None, locara: None }], None, out);
     }
 }
@@ -86,16 +86,15 @@ impl ChatEncoder {
 impl Encoder for ChatEncoder {
     fn begin(&mut self, _prompt_tokens: Option<u32>, out: &mut Frames) {
         for index in 0..self.calls.len() {
-            self.delta(index, json!({"role": "assistant", "content": ""}), out);
+            self.delta(index, json!({"role": "assistant", "content": ""}), &[], out);
         }
     }
 
     fn piece(&mut self, index: usize, piece: Piece, out: &mut Frames) {
         match piece {
             Piece::Prefill { .. } => {}
-            Piece::Token(token) => self.tokens[index].push(token),
-            Piece::Text(text) => self.delta(index, json!({ "content": text }), out),
-            Piece::Thinking(text) => self.delta(index, json!({ "reasoning_content": text }), out),
+            Piece::Text(text, tokens) => self.delta(index, json!({ "content": text }), &tokens, out),
+            Piece::Thinking(text) => self.delta(index, json!({ "reasoning_content": text }), &[], out),
             Piece::Call(call) => {
                 let at = self.calls[index];
                 self.calls[index] += 1;
@@ -104,20 +103,20 @@ impl Encoder for ChatEncoder {
                 let arguments = std::mem::take(&mut opening.function.arguments);
                 let mut opening = json!(opening);
                 opening["index"] = at.into();
-                self.delta(index, json!({ "tool_calls": [opening] }), out);
+                self.delta(index, json!({ "tool_calls": [opening] }), &[], out);
                 let rest = json!({"index": at, "function": {"arguments": arguments}});
-                self.delta(index, json!({ "tool_calls": [rest] }), out);
+                self.delta(index, json!({ "tool_calls": [rest] }), &[], out);
             }
             Piece::End(ending) => {
                 let choice = ChunkChoice {
                     index,
                     delta: json!({}),
-                    logprobs: Logprobs::of(&std::mem::take(&mut self.tokens[index])),
+                    logprobs: None,
                     finish_reason: Some(finish_reason(&ending.reason)),
                     locara: note(&ending),
                 };
                 self.chunk(&[choice], None, out);
-                self.endings.push(ending);
+                self.endings.insert(index, ending);
             }
         }
     }
@@ -131,7 +130,7 @@ impl Encoder for ChatEncoder {
 
     fn end(&mut self, out: &mut Frames) {
         if self.include_usage {
-            self.chunk(&[], Some(&Usage::of(&self.endings, self.calls.len())), out);
+            self.chunk(&[], Some(&Usage::of(self.endings.values(), self.calls.len())), out);
         }
         out.done();
     }

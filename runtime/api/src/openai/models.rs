@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::{
     Api,
     fault::Fault,
-    host::{ModelEntry, ModelState, Refusal},
+    host::{ModelEntry, ModelState, Refusal, Served},
     text::time_of,
 };
 
@@ -49,6 +49,10 @@ struct Facts {
     /// `ready`, `loading`, `loaded` or `disabled`.
     state: &'static str,
     capabilities: Vec<&'static str>,
+    /// The form in which it writes tool calls; known once it is loaded.
+    tool_format: Option<String>,
+    /// The form in which it marks reasoning; known once it is loaded.
+    reasoning_format: Option<String>,
 }
 
 /// All models.
@@ -72,8 +76,9 @@ pub(crate) struct Deleted {
     deleted: bool,
 }
 
-impl From<ModelEntry> for Model {
-    fn from(entry: ModelEntry) -> Self {
+impl Model {
+    fn new(entry: ModelEntry, loaded: &[Served]) -> Self {
+        let engine = loaded.iter().find(|served| served.model == entry.name).map(|served| served.engine.model());
         Self {
             display_name: entry.name.clone(),
             created_at: time_of(entry.created),
@@ -92,6 +97,8 @@ impl From<ModelEntry> for Model {
                 roles: entry.roles,
                 state: entry.state.word(),
                 capabilities: entry.capabilities.iter().map(|capability| capability.word()).collect(),
+                tool_format: engine.map(|model| model.tool_format.clone()),
+                reasoning_format: engine.map(|model| model.reasoning_format.clone()),
             },
         }
     }
@@ -101,7 +108,8 @@ impl From<ModelEntry> for Model {
 #[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, body = ModelList)))]
 pub(crate) async fn list(State(api): State<Api>) -> Json<ModelList> {
     let models = api.host().models().await.into_iter().filter(|model| model.state != ModelState::Disabled);
-    let data: Vec<Model> = models.map(Model::from).collect();
+    let loaded = api.host().loaded();
+    let data: Vec<Model> = models.map(|model| Model::new(model, &loaded)).collect();
     let id = |model: Option<&Model>| model.map(|model| model.id.clone());
     Json(ModelList { object: "list", has_more: false, first_id: id(data.first()), last_id: id(data.last()), data })
 }
@@ -110,7 +118,7 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<ModelList> {
 #[utoipa::path(get, path = "/v1/models/{*model}", tag = "openai", params(("model" = String, Path)),
     responses((status = 200, body = Model), (status = 404)))]
 pub(crate) async fn retrieve(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Model>, Fault> {
-    Ok(Json(api.model(&name).await?.into()))
+    Ok(Json(Model::new(api.model(&name).await?, &api.host().loaded())))
 }
 
 /// Removes a model from disk.

@@ -48,6 +48,21 @@ async fn a_page_of_this_machine_is_answered_with_its_origin() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_not_the_hosts_own_may_ask_models_only() {
+    let listed = "https://desk.example";
+    let access = Access { origins: vec![listed.into()], ..Access::default() };
+    let server = Server::with(Config { access, ..config() }, options()).await;
+    let unload = async |origin: &str| {
+        let request = server.post("/admin/unload", &json!({"model": "default"})).header("origin", origin);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(unload("http://localhost:5173").await, 403);
+    assert_eq!(unload(&format!("http://{}", server.address)).await, 200, "the host's own page");
+    assert_eq!(unload(listed).await, 200);
+    assert_eq!(server.host.unloaded.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn with_keys_every_request_needs_one_with_the_scope() {
     let keys = vec![
         Key::new("notes", "k-notes", vec![Scope::Inference]),

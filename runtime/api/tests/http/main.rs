@@ -4,8 +4,10 @@
 mod access;
 mod anthropic;
 mod document;
+mod fuzz;
 mod host;
 mod ollama;
 mod openai_chat;
 mod openai_rest;
 mod owner;
+mod scripted;

@@ -98,9 +98,9 @@ pub(crate) fn available_now() -> Option<Bytes> {
 }
 
 /// The models of this user.
-pub(crate) fn library(paths: &Paths) -> Result<Library, Failure> {
+pub(crate) fn library(paths: &Paths) -> Result<Arc<Library>, Failure> {
     let store = ModelStore::open(paths.models()).map_err(|error| no_model(error.into()))?;
-    Ok(Library::new(store, RegistryFile::new(paths.registry())))
+    Ok(Arc::new(Library::new(store, RegistryFile::new(paths.registry()))))
 }
 
 /// A model is not to be had.
@@ -118,7 +118,7 @@ type Load = Shared<BoxFuture<'static, Result<Loaded, NoModel>>>;
 /// Everything that is the host's: one per process.
 pub(crate) struct Host {
     machine: Machine,
-    library: Library,
+    library: Arc<Library>,
     chosen: Option<PathBuf>,
     /// Conversations at once, where the owner says.
     max_sequences: Option<u32>,
@@ -222,7 +222,7 @@ impl Host {
     pub(crate) fn machine(&self) -> &Machine {
         &self.machine
     }
-    pub(crate) fn library(&self) -> &Library {
+    pub(crate) fn library(&self) -> &Arc<Library> {
         &self.library
     }
     fn keeps_loaded(&self) -> bool {
@@ -267,6 +267,11 @@ impl Host {
         let loaded = self.residents.lock().unwrap_or_else(PoisonError::into_inner).remove(model)?;
         self.loads.lock().unwrap_or_else(PoisonError::into_inner).remove(model);
         Some(loaded)
+    }
+
+    /// Roles may lead to other models now.
+    pub(crate) fn forget_contexts(&self) {
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Takes a model out of memory because its owner says so. Answers in flight may end, for so long.

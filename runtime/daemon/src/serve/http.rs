@@ -7,10 +7,10 @@ use futures::{
     future::BoxFuture,
     stream::{BoxStream, unfold},
 };
-use locara_api::{Ask, Check, ModelEntry, ModelState, Refusal, Served as ServedModel};
+use locara_api::{Ask, Check, ModelEntry, ModelState, PullProgress, Refusal, Served as ServedModel};
 use locara_engine::Class;
-use locara_manifest::Unresolved;
-use locara_models::{LibraryError, Listed, ModelState as FileState};
+use locara_manifest::{Role, Unresolved};
+use locara_models::{EMBEDDED_DIGEST, Library, LibraryError, Listed, ModelState as FileState};
 use locara_policy::{
     governor::{self, Level, Recovery},
     ledger::ModelDigest,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::Known;
+use super::{facts::Known, pulls};
 use crate::{
     failure::one_line,
     host::{Asker, Host, Loaded, NoModel, Wanted},
@@ -34,13 +34,28 @@ const UNLOAD_WAITS: Duration = Duration::from_secs(60);
 pub(super) struct Served {
     host: Arc<Host>,
     facts: Arc<Known>,
+    /// Where models are pulled from.
+    hub: String,
     stop: CancellationToken,
 }
 
 impl Served {
     /// `stop` ends the streams that would never end by themselves.
-    pub(super) fn new(host: Arc<Host>, stop: CancellationToken) -> Self {
-        Self { host, facts: Arc::default(), stop }
+    pub(super) fn new(host: Arc<Host>, hub: String, stop: CancellationToken) -> Self {
+        Self { host, facts: Arc::default(), hub, stop }
+    }
+
+    /// A call of the library, which blocks.
+    fn change(
+        &self,
+        call: impl FnOnce(&Library) -> Result<(), Refusal> + Send + 'static,
+    ) -> BoxFuture<'static, Result<(), Refusal>> {
+        let library = self.host.library().clone();
+        async move {
+            let changed = tokio::task::spawn_blocking(move || call(&library)).await;
+            changed.unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())))
+        }
+        .boxed()
     }
 }
 
@@ -58,7 +73,13 @@ impl locara_api::Host for Served {
                     tracing::error!(error = one_line(&error), "the models cannot be listed");
                     Vec::new()
                 });
-                all.into_iter().map(|model| entry(&host, &facts, model, &loaded)).collect()
+                let nobody = !all.iter().any(|model| model.words.iter().any(|word| word == Role::DEFAULT));
+                let mut entries: Vec<_> = all.into_iter().map(|model| entry(&host, &facts, model, &loaded)).collect();
+                // The embedded model stands in until somebody is named.
+                if let Some(entry) = entries.iter_mut().find(|entry| nobody && entry.digest == EMBEDDED_DIGEST) {
+                    entry.roles.push(Role::DEFAULT.to_owned());
+                }
+                entries
             });
             listed.await.unwrap_or_default()
         }
@@ -113,6 +134,19 @@ impl locara_api::Host for Served {
             }
         });
         decided.take_until(self.stop.clone().cancelled_owned()).boxed()
+    }
+
+    fn pull(&self, name: String) -> BoxStream<'static, Result<PullProgress, Refusal>> {
+        let stop = self.stop.clone().cancelled_owned();
+        pulls::pull(self.host.library().clone(), self.hub.clone(), name).take_until(stop).boxed()
+    }
+
+    fn delete(&self, name: String) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.change(move |library| pulls::delete(library, &name))
+    }
+
+    fn copy(&self, source: String, destination: String) -> BoxFuture<'_, Result<(), Refusal>> {
+        self.change(move |library| pulls::copy(library, &source, &destination))
     }
 
     fn checks(&self) -> BoxFuture<'_, Vec<Check>> {

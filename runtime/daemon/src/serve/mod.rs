@@ -3,10 +3,12 @@
 //! Bind, assemble, preload, serve until asked to stop, drain. Which model serves which word is [`host`](crate::host)'s,
 //! what a request means is `locara_api`'s; here they are put together. This module must never answer a request itself.
 
+mod edits;
 mod facts;
 mod http;
 mod keys;
 mod port;
+mod pulls;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -56,13 +58,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
         };
         let host = Host::start(&paths, ask)?;
         let stop = tokio_util::sync::CancellationToken::new();
-        let served = Arc::new(http::Served::new(host.clone(), stop.clone()));
-        let router = Api::new(served, api_config).router();
+        let served = Arc::new(http::Served::new(host.clone(), config.models.hub.clone(), stop.clone()));
+        let api = Api::new(served, api_config);
+        let router = api.router();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| io("listen", error))?;
         let asked = host::asked_to_stop();
         print::note(&format!("Locara listens on http://{address}"));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
         preload(&host, &config.preload);
+        edits::follow(&host, api, &paths, config)?;
         let shutdown = {
             let stop = stop.clone();
             async move {

@@ -44,7 +44,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// What came so far of one file.
 pub(super) struct Partial {
     path: PathBuf,
-    _lock: FileLock,
+    lock: FileLock,
 }
 
 /// Of which version of the file the bytes are.
@@ -86,7 +86,7 @@ impl Partial {
                         meter.stage(Stage::Downloading);
                     }
                     // The one before may have finished between the look and the lock.
-                    return Ok(if done() { None } else { Some(Self { path, _lock: lock }) });
+                    return Ok(if done() { None } else { Some(Self { path, lock }) });
                 }
                 None => {
                     if !waited {
@@ -143,7 +143,7 @@ impl Partial {
         }
         crate::atomic::rename(&self.path, target).map_err(failed("write"))?;
         let _ = fs_err::remove_file(self.sidecar());
-        self._lock.remove();
+        self.lock.remove();
         Ok(())
     }
 

@@ -91,10 +91,13 @@ impl Library {
         }
         self.room_for(plan, announced.as_ref())?;
         let meter = Meter::new(plan.bytes(), Stage::Downloading, on_progress);
-        let fetch = |(number, part)| self.fetch(hub, part, number, plan, announced.as_ref(), &meter, cancel);
+        // None of them begins before it is polled. Collected first: a closure among them would tie the whole to one thread.
+        let fetches: Vec<_> = (1..)
+            .zip(&plan.parts)
+            .map(|(number, part)| self.fetch(hub, part, number, plan, announced.as_ref(), &meter, cancel))
+            .collect();
         // In order, however they come in.
-        let parts: Vec<Digest> =
-            futures::stream::iter((1..).zip(&plan.parts)).map(fetch).buffered(AT_A_TIME).try_collect().await?;
+        let parts: Vec<Digest> = futures::stream::iter(fetches).buffered(AT_A_TIME).try_collect().await?;
         meter.finish();
         let (library, plan) = (Arc::clone(self), plan.clone());
         let entered = tokio::task::spawn_blocking(move || library.keep(&plan, parts)).await;

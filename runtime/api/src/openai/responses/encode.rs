@@ -200,8 +200,8 @@ impl ResponseWriter {
     /// Takes the next piece.
     pub(super) fn take(&mut self, piece: Piece, out: &mut Frames) {
         match piece {
-            Piece::Prefill { .. } | Piece::Token(_) => {}
-            Piece::Text(text) => self.say(Kind::Message, &text, out),
+            Piece::Prefill { .. } => {}
+            Piece::Text(text, _) => self.say(Kind::Message, &text, out),
             Piece::Thinking(text) => self.say(Kind::Reasoning, &text, out),
             Piece::Call(call) => self.call(call, out),
             Piece::End(ending) => {

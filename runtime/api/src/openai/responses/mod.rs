@@ -47,8 +47,8 @@ async fn create(
     let answering = api.answer(&caller, &plan.model, wish, streams.then_some(stream::PATIENCE)).await?;
     let mut writer = ResponseWriter::new(api.clone(), caller.client, answering.model.clone(), plan);
     if streams {
-        let keep_alive = api.config().keep_alive;
-        return Ok(stream::respond(answering, writer, Format::ServerSentEvents, keep_alive));
+        let times = api.stream_times();
+        return Ok(stream::respond(answering, writer, Format::ServerSentEvents, times));
     }
     let answer = answering.collect().await?.pop().unwrap_or_default();
     let ending = answer.ending()?.clone();
@@ -58,7 +58,7 @@ async fn create(
         pieces.push(Piece::Thinking(answer.thinking));
     }
     if !answer.text.is_empty() {
-        pieces.push(Piece::Text(answer.text));
+        pieces.push(Piece::Text(answer.text, Vec::new()));
     }
     pieces.extend(answer.calls.into_iter().map(Piece::Call));
     pieces.push(Piece::End(ending));

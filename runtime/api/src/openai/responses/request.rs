@@ -16,7 +16,7 @@ use crate::{
     access::Caller,
     body::{OneOrMany, WordOr},
     fault::{Fault, Kind},
-    wish::{Names, SamplingWish, Wish, check_schema},
+    wish::{Names, SamplingWish, Thinking, Wish, check_schema},
 };
 
 const NAMES: Names = Names { max_tokens: "max_output_tokens", messages: "input", ..super::super::NAMES };
@@ -90,7 +90,7 @@ struct TextFormat {
 /// How much the model may reason.
 #[derive(Debug, Deserialize, ToSchema)]
 struct Reasoning {
-    /// `none` is no reasoning; anything else leaves it to the model.
+    /// `none` is no reasoning; other words are passed to templates that know them.
     effort: Option<String>,
 }
 
@@ -190,16 +190,14 @@ impl ResponsesRequest {
         turns.extend(items(&input)?.into_iter().map(Arc::new));
         let instructions = self.instructions.as_deref().filter(|text| !text.is_empty()).map(Message::system);
         let messages = instructions.into_iter().chain(turns.iter().map(|turn| (**turn).clone())).collect();
-        let thinking_tokens =
-            self.reasoning.and_then(|reasoning| (reasoning.effort.as_deref() == Some("none")).then_some(0));
-        let wish = Wish {
+        let mut wish = Wish {
             max_tokens: self.max_output_tokens,
             sampling: SamplingWish { temperature: self.temperature, top_p: self.top_p, ..SamplingWish::default() },
             constraint,
-            thinking_tokens,
             one_call: self.parallel_tool_calls == Some(false),
             ..Wish::chat(messages, tools, choice)
         };
+        wish.think(Thinking::with_effort(self.reasoning.and_then(|reasoning| reasoning.effort)));
         wish.check(NAMES)?;
         let stores = self.store != Some(false);
         let echo = json!({
