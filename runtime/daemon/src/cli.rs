@@ -74,6 +74,8 @@ pub(crate) enum Command {
         /// A name, role, alias or digest
         model: String,
     },
+    /// Measure how fast the running host answers
+    Bench(BenchArgs),
     /// Show what running hosts hold, for whom, and why they decided what they decided
     Memory(MemoryArgs),
     /// Show what the service wrote
@@ -128,6 +130,22 @@ pub(crate) struct ChatArgs {
     /// What the model is told before the conversation
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) system: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A name, role, alias or digest
+    #[arg(default_value = locara_manifest::Role::DEFAULT)]
+    pub(crate) model: String,
+    /// Requests that are measured, one after the other
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) requests: u32,
+    /// Words of each prompt
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) words: u32,
+    /// Tokens of each answer at most
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub(crate) tokens: u32,
 }
 
 #[derive(Debug, Args)]

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("LOCARA_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(print::in_colour()).init();
-    // The only TLS provider in the binary; a second call would find it there.
+    // Pulls, apps and the client of the running host take it; there is no other one in the binary.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let json = cli.json;
     let done = commands::run(cli).and_then(|exit| match print::lost() {

@@ -14,6 +14,7 @@ mod hub;
 mod outcome;
 mod redact;
 mod serving;
+mod terminal;
 
 use std::{
     ffi::OsStr,
@@ -32,6 +33,7 @@ pub use hub::Hub;
 pub use outcome::Outcome;
 pub use redact::Redactions;
 pub use serving::Serving;
+pub use terminal::Terminal;
 
 /// No command of a test takes this long on any machine; one that does hangs, and is killed so that the test can say so.
 const PATIENCE: Duration = Duration::from_secs(240);

@@ -1,5 +1,7 @@
 //! One file for each command.
 
+mod answer;
+mod bench;
 mod chat;
 mod check;
 mod client;
@@ -50,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Service { command } => service::run(&command, json),
         Command::Ps => ps::run(json),
         Command::Stop { model } => ps::stop(&model, json),
+        Command::Bench(args) => bench::run(&args, json),
         Command::Memory(args) => memory::run(&args, json),
         Command::Logs(args) => service::logs(&args, json),
         Command::Key { command } => key::run(&command, json),

@@ -30,6 +30,12 @@ struct Row {
     problem: Option<String>,
 }
 
+impl Row {
+    fn is_too_large(&self) -> bool {
+        self.planned.as_ref().is_ok_and(|planned| planned.verdict.fit == Fit::NoFit)
+    }
+}
+
 /// What the planner says.
 struct Planned {
     found: Found,
@@ -79,6 +85,8 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
 pub(super) fn problems(host: &Host) -> Result<Vec<(String, String)>, Failure> {
     let all = host.library().list().map_err(failed)?;
     let rows = all.into_iter().filter(|model| !model.disabled).map(|model| row(host, model, &BTreeSet::new()));
+    // One that does not fit and that nothing leads to is no fault: it may be for another machine.
+    let rows = rows.filter(|row| !row.model.words.is_empty() || !row.is_too_large());
     Ok(rows.filter_map(|row| Some((row.model.name.to_string(), row.problem?))).collect())
 }
 

@@ -11,7 +11,7 @@ use std::{
 use locara_engine::{Engine, reclaim};
 use locara_platform::Platform;
 use locara_policy::{
-    Bytes,
+    Bytes, Kind,
     governor::{Action, Event, Gate, Rung, StepId, Throttle},
     ledger::ModelDigest,
 };
@@ -20,8 +20,11 @@ use tokio::sync::mpsc;
 use super::{Host, load::holds};
 use crate::print;
 
-/// The settle barrier gives a system so long to take freed pages back. A GPU unwires about a second after its last use.
-const SETTLE_MOST: Duration = Duration::from_secs(3);
+/// The settle barrier gives a GPU so long to unwire: it does about a second after its last use.
+const SETTLE_GPU: Duration = Duration::from_secs(3);
+/// Without a GPU pages are gone when they are unmapped; this is for a kernel that is busy. What is missing after it was never
+/// in memory: buffers that nobody had touched.
+const SETTLE_CPU: Duration = Duration::from_millis(200);
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
 /// Begins actions in their order until the host is gone.
@@ -149,6 +152,7 @@ async fn unload(
     let mapped = loaded.engine.memory().weights_mapped;
     let there = platform.mapping(&loaded.file.path).map_or(mapped, |mapping| mapping.resident_bytes);
     let expected = expected.saturating_sub(Bytes(mapped.saturating_sub(there)));
+    let settle = if loaded.plan.of_kind(Kind::WeightsWired).is_zero() { SETTLE_CPU } else { SETTLE_GPU };
     loaded.engine.end().await;
     let name = loaded.file.name.clone();
     drop(loaded);
@@ -158,7 +162,7 @@ async fn unload(
             tokio::time::sleep(SETTLE_LOOK).await;
         }
     };
-    let in_time = tokio::time::timeout(SETTLE_MOST, settled).await.is_ok();
+    let in_time = tokio::time::timeout(settle, settled).await.is_ok();
     let freed = Bytes(before.saturating_sub(resident()));
     tracing::info!(name, %freed, %expected, in_time, "a model was unloaded");
     Event::Done { step, freed, holds: None }

@@ -9,8 +9,8 @@ use futures::{
 };
 use locara_api::{Ask, Check, ModelEntry, ModelState, PullProgress, Refusal, Served as ServedModel};
 use locara_engine::Class;
-use locara_manifest::Unresolved;
-use locara_models::{Library, LibraryError, Listed, ModelState as FileState};
+use locara_manifest::{Role, Unresolved};
+use locara_models::{EMBEDDED_DIGEST, Library, LibraryError, Listed, ModelState as FileState};
 use locara_policy::{
     governor::{self, Level, Recovery},
     ledger::ModelDigest,
@@ -73,7 +73,13 @@ impl locara_api::Host for Served {
                     tracing::error!(error = one_line(&error), "the models cannot be listed");
                     Vec::new()
                 });
-                all.into_iter().map(|model| entry(&host, &facts, model, &loaded)).collect()
+                let nobody = !all.iter().any(|model| model.words.iter().any(|word| word == Role::DEFAULT));
+                let mut entries: Vec<_> = all.into_iter().map(|model| entry(&host, &facts, model, &loaded)).collect();
+                // The embedded model stands in until somebody is named.
+                if let Some(entry) = entries.iter_mut().find(|entry| nobody && entry.digest == EMBEDDED_DIGEST) {
+                    entry.roles.push(Role::DEFAULT.to_owned());
+                }
+                entries
             });
             listed.await.unwrap_or_default()
         }

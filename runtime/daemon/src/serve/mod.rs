@@ -48,8 +48,6 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
     let listener = TcpListener::bind(listen).map_err(|error| port::taken(listen, error))?;
     listener.set_nonblocking(true).map_err(|error| io("listen", error))?;
     let address = listener.local_addr().map_err(|error| io("listen", error))?;
-    // Pulls and apps speak TLS; whoever was first has chosen.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = host::runtime()?;
     runtime.block_on(async {
         let ask = HostAsk {

@@ -13,9 +13,10 @@ use crate::{bytes::Bytes, ledger::ModelDigest};
 
 /// While memory is critical, or the weights do not fit, an answer is waited for so long, ms.
 const ANSWERS_MS: u64 = 60_000;
-/// What is lost within so long cannot be saved by an answer that ends by itself, ms: some readings at `critical`, and the
-/// time that an engine needs to stop and free. An answer that could have ended is worth more than a second of caution.
-const ENDS_WITHIN_MS: u64 = 1_000;
+/// What is lost within so long cannot be saved by an answer that ends by itself, ms: a reading at `critical`. A neighbour
+/// that takes half a gigabyte in a second may stop at any moment, and the answer that was ended for it does not come back;
+/// a model that pauses meanwhile takes nothing.
+const ENDS_WITHIN_MS: u64 = 250;
 /// An unload that nobody is short of memory for waits so long for an answer at most, ms.
 const LONGEST_ANSWER_MS: u64 = 600_000;
 

@@ -56,6 +56,10 @@ fn what_is_in_memory_is_shown_and_taken_out() {
     let line = text.lines().find(|line| line.starts_with("llama ")).unwrap();
     assert!(line.contains("resident") && line.contains(" 0 of "), "{text}");
 
+    let doctor = context.run_at(&host, ["doctor", "--json"]).assert_code(0).json();
+    assert_eq!(doctor["host"]["version"], "0.1.0", "{doctor}");
+    assert!(doctor["host"]["port_owner"].as_str().unwrap().contains("locara"), "{doctor}");
+
     // The list of models knows it too, and its own memory is not counted against it.
     let listed = context.run(["models", "--json"]).assert_code(0).json();
     assert_eq!(listed["models"][0]["state"], "loaded", "{listed}");
@@ -81,6 +85,31 @@ fn a_host_with_keys_wants_one() {
     let mut command = context.command(["ps"]);
     let child = command.env("LOCARA_LISTEN", &host.address).env("LOCARA_API_KEY", key.trim()).spawn().unwrap();
     context.finish(child, Vec::new()).assert_code(0);
+}
+
+#[test]
+fn figures_come_with_what_they_depend_on() {
+    let context = TestContext::new();
+    let host = context.serve();
+    let json =
+        context.run_at(&host, ["bench", "-n", "3", "--words", "20", "--tokens", "8", "--json"]).assert_code(0).json();
+    assert_eq!((&json["model"], &json["requests"]), (&"locara-tiny".into(), &3.into()), "{json}");
+    for name in ["locara", "engine", "digest", "quantization"] {
+        assert!(json[name].as_str().is_some_and(|text| !text.is_empty()), "no {name}: {json}");
+    }
+    assert!(json["machine"]["ram_bytes"].as_u64() > Some(0), "{json}");
+    assert!(json["prompt_tokens"].as_u64() > Some(20) && json["answer_tokens"].as_u64() <= Some(8), "{json}");
+    for name in ["first_token_s", "prompt_tokens_per_s", "answer_tokens_per_s"] {
+        let spread = &json[name];
+        let figure = |of: &str| spread[of].as_f64().unwrap();
+        assert!(0.0 < figure("least") && figure("least") <= figure("p50") && figure("p50") <= figure("p95"), "{json}");
+    }
+    let text = context.run_at(&host, ["bench", "-n", "1", "--tokens", "8"]).assert_code(0).stdout.clone();
+    for name in ["model", "host", "machine", "first token", "prompt", "answer"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "no line about {name}:\n{text}");
+    }
+    context.run_at(&host, ["bench", "nobody"]).assert_code(1).assert_says("nobody");
+    context.run_at(&host, ["bench", "--requests", "0"]).assert_code(2);
 }
 
 #[test]

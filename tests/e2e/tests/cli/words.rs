@@ -24,6 +24,7 @@ fn help_of_every_command() {
         "service",
         "ps",
         "stop",
+        "bench",
         "memory",
         "logs",
         "key",

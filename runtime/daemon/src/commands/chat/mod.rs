@@ -3,7 +3,6 @@
 //! At a terminal it is a prompt with history and commands; what is piped in is answered once. It is a client like any other
 //! and must never load a model itself.
 
-mod answer;
 mod input;
 mod prompt;
 
@@ -12,11 +11,14 @@ use std::io::{IsTerminal, Read as _, Write as _};
 use serde_json::{Value, json};
 
 use self::{
-    answer::{Answer, Piece, answer},
     input::Input,
     prompt::{Prompt, Typed},
 };
-use super::{client::Client, progress::Waiting};
+use super::{
+    answer::{Answer, Piece, answer},
+    client::Client,
+    progress::Waiting,
+};
 use crate::{
     cli::ChatArgs,
     exit::Exit,
@@ -86,6 +88,10 @@ struct Talk {
 }
 
 impl Talk {
+    fn body(&self) -> Value {
+        json!({"model": self.model, "messages": self.messages()})
+    }
+
     fn messages(&self) -> Vec<Value> {
         let system = self.system.iter().map(|text| ("system", text));
         let turns = self.turns.iter().map(|(role, text)| (*role, text));
@@ -158,7 +164,7 @@ async fn speak(client: &Client, talk: &Talk) -> Result<Answer, Failure> {
     let waiting = Waiting::new(&format!("{} reads", talk.model));
     let mut out = anstream::stdout();
     let mut thinks = false;
-    let answered = answer(client, &talk.model, &talk.messages(), stop, |piece| {
+    let answered = answer(client, talk.body(), stop, |piece| {
         waiting.end();
         let text = match piece {
             Piece::Thinking(text) => {
@@ -224,7 +230,7 @@ fn once(runtime: &tokio::runtime::Runtime, client: &Client, args: &ChatArgs, as_
         let stop = async { _ = asked.await };
         let mut out = anstream::stdout();
         let terminal = std::io::stdout().is_terminal();
-        answer(client, &talk.model, &talk.messages(), stop, |piece| {
+        answer(client, talk.body(), stop, |piece| {
             if let (false, Piece::Text(text)) = (as_json, piece) {
                 let text = if terminal { harmless(text) } else { text.to_owned() };
                 let _ = write!(out, "{text}").and_then(|()| out.flush());

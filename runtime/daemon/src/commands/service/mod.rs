@@ -149,6 +149,8 @@ fn status(manager: &dyn Manager, as_json: bool) -> Result<Exit, Failure> {
     let there = if installed { "" } else { ", which is not there: `locara service install` writes it" };
     print::row("file", format!("{}{there}", file.display()));
     match &state {
+        // Nothing is installed: what the manager would say of it does not matter.
+        Err(_) if !installed => {}
         Err(why) => print::row(manager, why),
         Ok(state) => {
             if let Some(at_login) = state.at_login.filter(|_| installed) {

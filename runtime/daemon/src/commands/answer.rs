@@ -1,10 +1,10 @@
-//! One answer of the host, as it streams.
+//! One answer of the running host, as it streams: for `locara chat` and `locara bench`.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::super::client::Client;
+use super::client::Client;
 use crate::{exit::Exit, failure::Failure};
 
 /// Longest line of a stream, bytes: no chunk of an answer comes near.
@@ -36,19 +36,19 @@ pub(super) struct Answer {
     pub(super) rest: Duration,
 }
 
-/// Asks the host, and hands out the pieces as they come. When `stop` is ready the request is dropped, which ends it in the
+/// Asks the host what `body` says (`model`, `messages`, …), and hands out the pieces as they come. When `stop` is ready the request is dropped, which ends it in the
 /// host too; what had come by then is the answer.
 ///
 /// # Errors
 /// No host, or its refusal.
 pub(super) async fn answer(
     client: &Client,
-    model: &str,
-    messages: &[Value],
+    mut body: Value,
     stop: impl Future<Output = ()>,
     mut on_piece: impl FnMut(Piece<'_>),
 ) -> Result<Answer, Failure> {
-    let body = json!({"model": model, "messages": messages, "stream": true, "stream_options": {"include_usage": true}});
+    body["stream"] = true.into();
+    body["stream_options"] = json!({"include_usage": true});
     let mut answer = Answer::default();
     let begun = Instant::now();
     let whole = async {
