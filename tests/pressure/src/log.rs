@@ -77,6 +77,8 @@ pub(crate) fn read(text: &str) -> Result<Told> {
                     });
                 }
             }
+            // Taken back before it freed anything: nothing was given.
+            Event::Kept { step } => _ = asked.remove(&step),
             Event::Failed { step, reason } => {
                 let what = asked.remove(&step).map_or_else(String::new, |asked| asked.what);
                 told.failed.push(format!("{what}: {reason}"));
