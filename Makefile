@@ -6,7 +6,7 @@ SHELL := /bin/sh
 RUN := . scripts/env.sh &&
 LOCARA := "$$CARGO_TARGET_DIR/release/locara"
 
-.PHONY: demo test check bench simulate pressure clients setup build apps fuzz generate
+.PHONY: demo test check bench simulate pressure storm crash clients setup build apps fuzz generate
 
 ## Sets up what is missing, builds, and summarises a document that is longer than the model's context
 demo: build apps
@@ -40,6 +40,14 @@ simulate: setup
 ## Stages real memory pressure around the real binary; needs root, and is skipped loudly elsewhere
 pressure: build apps
 	@$(RUN) cargo run --release --package locara-pressure
+
+## Many clients at once against the real binary: nothing hangs, nothing is left, and the figures add up
+storm: build
+	@$(RUN) cargo run --release --package locara-storm
+
+## Kills the real binary and its libraries 200 times and looks at what is left
+crash: build
+	@$(RUN) cargo run --release --package locara-crash
 
 ## The official clients of OpenAI, Anthropic and Ollama against the real binary
 clients: build

@@ -98,7 +98,8 @@ struct Named {
 
 /// Brings a model into memory.
 #[utoipa::path(post, path = "/admin/load", tag = "host", request_body = Named,
-    responses((status = 200, body = Value), (status = 404), (status = 507, description = "It does not fit")))]
+    responses((status = 200, body = Value), (status = 400), (status = 404), (status = 503),
+        (status = 507, description = "It does not fit")))]
 async fn load(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
@@ -110,7 +111,7 @@ async fn load(
 
 /// Takes a model out of memory.
 #[utoipa::path(post, path = "/admin/unload", tag = "host", request_body = Named,
-    responses((status = 200, body = Value), (status = 404)))]
+    responses((status = 200, body = Value), (status = 400), (status = 404)))]
 async fn unload(State(api): State<Api>, Body(named): Body<Named>) -> Result<Json<Value>, Fault> {
     api.host().unload(named.model.clone()).await?;
     Ok(Json(json!({"model": named.model, "state": "unloaded"})))

@@ -53,11 +53,13 @@ pub struct Defaults {
     pub max_tokens: u32,
     /// No answer becomes longer, whatever the request says, tokens. Default 8192.
     pub max_tokens_cap: u32,
+    /// Reasoning of an answer, tokens; 0 switches it off. `None` leaves it to the model. Default `None`.
+    pub thinking_tokens: Option<u32>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { sampling: Sampling::default(), max_tokens: 2048, max_tokens_cap: 8192 }
+        Self { sampling: Sampling::default(), max_tokens: 2048, max_tokens_cap: 8192, thinking_tokens: None }
     }
 }
 

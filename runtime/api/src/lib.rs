@@ -179,15 +179,32 @@ impl MakeRequestId for FreshId {
     }
 }
 
+/// A request whose client goes away before it has a status is counted with this one, which nginx made customary.
+const CLIENT_LEFT: u16 = 499;
+
+/// One request, counted when this is dropped: its future is, when its client goes away.
+struct Observed {
+    api: Api,
+    dialect: Dialect,
+    status: u16,
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.api.meters().request(self.dialect, self.status);
+    }
+}
+
 /// Counts responses and names the server: whoever gets a strange answer can see who gave it.
 async fn observe(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let dialect = Dialect::of(&request);
+    let mut observed = Observed { api: api.clone(), dialect: Dialect::of(&request), status: CLIENT_LEFT };
     let (method, path, began) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let mut response = next.run(request).await;
     // To the headers; a stream goes on after them.
     let took = began.elapsed();
     tracing::debug!(%method, path, status = response.status().as_u16(), ?took, "answered");
-    api.meters().request(dialect, response.status().as_u16());
+    observed.status = response.status().as_u16();
+    drop(observed);
     if let Ok(server) = HeaderValue::from_str(&format!("locara/{}", api.config().version)) {
         response.headers_mut().insert(header::SERVER, server);
     }

@@ -141,7 +141,11 @@ impl Meters {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("locara");
         let requests = Family::default();
-        registry.register("http_requests", "Requests answered, by status", requests.clone());
+        registry.register(
+            "http_requests",
+            "Requests, by status; 499 for clients that left before there was one",
+            requests.clone(),
+        );
         let answers = Family::default();
         registry.register("answers", "Answers, by how they ended", answers.clone());
         let [prompt_tokens, cached_tokens, output_tokens]: [Family<ModelLabel, Counter>; 3] = Default::default();

@@ -202,7 +202,7 @@ impl Wish {
             // What one client has computed is neither shown nor timed to another one.
             reuse: Some(caller.client.number()),
             logprobs: self.logprobs,
-            thinking_tokens: self.thinking_tokens,
+            thinking_tokens: self.thinking_tokens.or(defaults.thinking_tokens),
             stop_repetition: true,
         }
     }

@@ -256,7 +256,7 @@ pub struct Request {
     pub class: Class,
     /// Without a session: whose earlier requests may have computed part of this prompt. What requests with the same number
     /// left in the cells is taken over where it begins as this prompt does; others never see it, not even by its speed.
-    /// `None`: nothing is taken over, nothing is left.
+    /// `None`: nothing is taken over, nothing is left. Those with different numbers take turns in the queue.
     #[serde(default)]
     pub reuse: Option<u64>,
     /// Sends [`Event::Token`] for each token, with as many alternatives, at most [`MAX_LOGPROBS`].

@@ -11,11 +11,15 @@ use locara_engine::{
 use locara_policy::KvType;
 
 fn engine() -> LlamaEngine {
+    engine_with(4)
+}
+
+fn engine_with(n_seq_max: u32) -> LlamaEngine {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/locara-tiny/locara-tiny.gguf");
     let options = LoadOptions {
         n_ctx: 1024,
         kv_cells: 2048,
-        n_seq_max: 4,
+        n_seq_max,
         n_batch: 256,
         n_ubatch: 256,
         type_k: KvType::F16,
@@ -210,4 +214,28 @@ async fn text_becomes_tokens_and_text_again() {
     assert!(back.ends_with(text), "{back}");
     let refused = engine.detokenize(vec![9_999_999]).await.unwrap().unwrap_err().to_string();
     assert!(refused.contains("9999999"), "{refused}");
+}
+
+#[tokio::test]
+async fn those_who_ask_take_turns_however_much_one_of_them_asks() {
+    let engine = engine_with(1);
+    // It holds the only place until it is read.
+    let mut running = engine.submit(Request { max_tokens: 200, ..ask(1, &words(1, 20)) });
+    while !matches!(running.events.recv().await.unwrap(), Event::Text(_)) {}
+    let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for (number, salt) in [(1, 2), (1, 3), (1, 4), (2, 5), (2, 6), (3, 7)] {
+        let (generation, order) = (engine.submit(ask(number, &words(salt, 20))), order.clone());
+        // Through the same thread, so the order of arrival is this one.
+        engine.tokenize(Prompt::Tokens(vec![1])).await.unwrap().unwrap();
+        waiting.push(tokio::spawn(async move {
+            outcome(generation).await;
+            order.lock().unwrap().push(number);
+        }));
+    }
+    outcome(running).await;
+    for task in waiting {
+        task.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), [2, 3, 1, 2, 1, 1]);
 }

@@ -34,7 +34,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Removes what writers left behind that were killed; those of living processes stay. Best effort.
-pub(crate) fn remove_leftovers(folder: &Path) {
+pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs_err::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -24,7 +24,7 @@ mod split;
 mod store;
 mod watch;
 
-pub use atomic::write_whole;
+pub use atomic::{remove_leftovers, write_whole};
 pub use digest::{Digest, digest_of};
 pub use embedded::{EMBEDDED_DIGEST, EMBEDDED_NAME};
 pub use error::LibraryError;

@@ -36,6 +36,7 @@ pub use broken::{Broken, broken};
 pub use catalogue::{Entry, catalogue, find};
 pub use draft::{Draft, Meta, TensorDraft};
 pub use oracle::{interrogate, one_of_each};
+pub use rng::Rng;
 pub use spec::{Arch, Class, Quant, Spec};
 pub use vocab::Vocab;
 pub use weights::Fill;

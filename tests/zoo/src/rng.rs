@@ -1,12 +1,13 @@
-//! The zoo's random numbers: the same on every machine and in every version of every dependency.
+//! Random numbers of the zoo and of other tests: the same on every machine and in every version of every dependency.
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one addition and a mix per 64 bits, fast enough to fill files of a gigabyte.
 #[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
     /// A generator for one named purpose: its numbers do not depend on what other purposes draw.
-    pub(crate) fn new(seed: u64, purpose: &str) -> Self {
+    #[must_use]
+    pub fn new(seed: u64, purpose: &str) -> Self {
         // FNV-1a spreads similar names (`blk.1.`, `blk.2.`) over the state space.
         let hash = purpose
             .bytes()
@@ -15,7 +16,8 @@ impl Rng {
     }
 
     /// 64 random bits.
-    pub(crate) fn next(&mut self) -> u64 {
+    #[allow(clippy::should_implement_trait, reason = "it never ends, and an iterator would")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +26,7 @@ impl Rng {
     }
 
     /// A number below `limit`, which must not be 0. The bias is below 2^-32 for the vocabularies it serves.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         // The cast cannot truncate: the remainder is below a `usize`.
         (self.next() % limit as u64) as usize
     }

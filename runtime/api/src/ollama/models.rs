@@ -145,7 +145,7 @@ pub(super) struct Named {
 
 /// What is known of a model.
 #[utoipa::path(post, path = "/api/show", tag = "ollama", request_body = Named,
-    responses((status = 200, body = Value), (status = 404)))]
+    responses((status = 200, body = Value), (status = 400), (status = 404)))]
 pub(super) async fn show(State(api): State<Api>, Body(named): Body<Named>) -> Result<Json<Value>, Fault> {
     let entry = api.model(plain(&named.model)).await?;
     let architecture = &entry.architecture;
@@ -174,7 +174,7 @@ type Progress = BoxStream<'static, Result<PullProgress, Refusal>>;
 
 /// Fetches a model.
 #[utoipa::path(post, path = "/api/pull", tag = "ollama", request_body = Named,
-    responses((status = 200, description = "Lines of JSON with how far it is", body = Value), (status = 404), (status = 501)))]
+    responses((status = 200, description = "Lines of JSON with how far it is", body = Value), (status = 400), (status = 404), (status = 501)))]
 pub(super) async fn pull(State(api): State<Api>, Body(named): Body<Named>) -> Result<Response, Fault> {
     let mut progress = api.host().pull(plain(&named.model).to_owned());
     if named.stream == Some(false) {
@@ -222,7 +222,7 @@ fn progress_line(step: &PullProgress) -> Value {
 
 /// Removes a model from disk.
 #[utoipa::path(delete, path = "/api/delete", tag = "ollama", request_body = Named,
-    responses((status = 200), (status = 404)))]
+    responses((status = 200), (status = 400), (status = 404), (status = 501)))]
 pub(super) async fn delete(State(api): State<Api>, Body(named): Body<Named>) -> Result<StatusCode, Fault> {
     api.host().delete(plain(&named.model).to_owned()).await?;
     Ok(StatusCode::OK)
@@ -238,7 +238,7 @@ pub(super) struct Copy {
 
 /// Gives a model a second name.
 #[utoipa::path(post, path = "/api/copy", tag = "ollama", request_body = Copy,
-    responses((status = 200), (status = 404), (status = 501)))]
+    responses((status = 200), (status = 400), (status = 404), (status = 501)))]
 pub(super) async fn copy(State(api): State<Api>, Body(request): Body<Copy>) -> Result<StatusCode, Fault> {
     api.host().copy(plain(&request.source).to_owned(), plain(&request.destination).to_owned()).await?;
     Ok(StatusCode::OK)
@@ -256,7 +256,7 @@ pub(super) struct Create {
 
 /// Makes a model out of another one.
 #[utoipa::path(post, path = "/api/create", tag = "ollama", request_body = Create,
-    responses((status = 200, body = Value), (status = 404), (status = 501)))]
+    responses((status = 200, body = Value), (status = 400), (status = 404), (status = 501)))]
 pub(super) async fn create(State(api): State<Api>, Body(request): Body<Create>) -> Result<Json<Value>, Fault> {
     let from = request.from.as_deref().map(plain).map(str::to_owned);
     api.host().create(plain(&request.model).to_owned(), from).await?;

@@ -145,10 +145,13 @@ async fn unload(
         None => {}
     }
     let before = resident();
+    // Pages of weights that the system dropped already, to make room for others, cannot leave the process again.
+    let mapped = loaded.engine.memory().weights_mapped;
+    let there = platform.mapping(&loaded.file.path).map_or(mapped, |mapping| mapping.resident_bytes);
+    let expected = expected.saturating_sub(Bytes(mapped.saturating_sub(there)));
     loaded.engine.end().await;
     let name = loaded.file.name.clone();
     drop(loaded);
-    // What an engine says it holds need not be in memory: buffers that were never touched, weights that were dropped.
     let target = before.saturating_sub(expected.get().saturating_sub(expected.get() / 10));
     let settled = async {
         while resident() > target {

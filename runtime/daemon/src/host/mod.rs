@@ -99,6 +99,8 @@ pub(crate) fn available_now() -> Option<Bytes> {
 
 /// The models of this user.
 pub(crate) fn library(paths: &Paths) -> Result<Arc<Library>, Failure> {
+    // The registry and the keys lie beside the store, which clears up its own folders.
+    locara_models::remove_leftovers(paths.data());
     let store = ModelStore::open(paths.models()).map_err(|error| no_model(error.into()))?;
     Ok(Arc::new(Library::new(store, RegistryFile::new(paths.registry()))))
 }
@@ -124,6 +126,8 @@ pub(crate) struct Host {
     max_sequences: Option<u32>,
     spill: PathBuf,
     command: String,
+    /// A model that nobody used for so long is unloaded.
+    idle_unload_ms: u64,
     governed: Arc<Governed>,
     tenants: Arc<Tenants>,
     /// What the app that runs asks to be kept.
@@ -150,10 +154,37 @@ pub(crate) struct HostAsk {
     pub(crate) chosen: Option<PathBuf>,
     /// Conversations at once, for models that do not say it themselves; derived if absent.
     pub(crate) max_sequences: Option<u32>,
+    /// What the owner wants otherwise than derived.
+    pub(crate) owner: OwnerLimits,
     /// An app asks to keep its model loaded.
     pub(crate) keep_loaded: bool,
     /// What it is started for, for `locara memory`.
     pub(crate) command: String,
+}
+
+/// Bounds that the owner of the machine may set; what is absent is derived.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OwnerLimits {
+    /// How much the host may hold, or must leave.
+    pub(crate) memory: locara_manifest::Memory,
+    /// A model that nobody used for so long is unloaded, ms.
+    pub(crate) idle_unload_ms: Option<u64>,
+}
+
+impl OwnerLimits {
+    /// The governor's settings with these bounds. What must stay available for the system is not the owner's to lower: the
+    /// levels keep their thresholds.
+    fn over(&self, mut config: Config) -> Config {
+        let ram = config.ram;
+        if let Some(ceiling) = self.memory.ceiling_bytes(ram.get()) {
+            config.cap = Bytes(ceiling);
+        }
+        if let Some(reserve) = self.memory.reserve_bytes() {
+            config.cap = config.cap.min(ram.saturating_sub(Bytes(reserve)));
+        }
+        config.idle_unload_ms = self.idle_unload_ms.unwrap_or(config.idle_unload_ms);
+        config
+    }
 }
 
 impl Host {
@@ -186,7 +217,8 @@ impl Host {
         log: Option<&Path>,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Action>), Failure> {
         let machine = machine()?;
-        let config = Config::new(&machine, &defaults(&machine, None));
+        let config = ask.owner.over(Config::new(&machine, &defaults(&machine, None)));
+        let idle_unload_ms = config.idle_unload_ms;
         let (governed, actions) = Governed::new(config, log).map_err(|error| io("write the governor's log", error))?;
         let governed = Arc::new(governed);
         let host = Arc::new(Self {
@@ -196,6 +228,7 @@ impl Host {
             max_sequences: ask.max_sequences,
             spill: paths.spill(),
             command: ask.command,
+            idle_unload_ms,
             tenants: Tenants::new(governed.clone()),
             governed,
             keep_loaded: ask.keep_loaded,
@@ -250,6 +283,7 @@ impl Host {
             memory: self.governed.snapshot(),
             prediction_error: self.learned.error(),
             governed: self.acts,
+            idle_unload_ms: self.idle_unload_ms,
         }
     }
 

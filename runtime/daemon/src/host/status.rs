@@ -1,7 +1,8 @@
 //! What a running host shows of itself: a socket in the state folder, for this user alone, that answers every connection with
 //! one snapshot as a line of JSON.
 //!
-//! `locara memory` reads it. A process that was killed leaves its socket behind; whoever cannot connect removes it.
+//! `locara memory` reads it. A process that was killed leaves its socket behind; whoever cannot connect removes it, and so does
+//! the next host.
 
 use std::{
     io::{self, Read as _},
@@ -35,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) prediction_error: Vec<(Kind, ErrorSummary)>,
     /// Whether the governor acts. Switched off only to measure what it prevents.
     pub(crate) governed: bool,
+    /// A model that nobody used for so long is unloaded, ms; the greatest number is never.
+    pub(crate) idle_unload_ms: u64,
 }
 
 /// Answers for as long as it is held; the socket goes with it.
@@ -48,6 +51,7 @@ impl Status {
     /// Serves the reports of `host` from a socket in `folder`.
     pub(crate) fn serve(folder: &Path, host: Weak<Host>) -> io::Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        sockets(folder).iter().for_each(|path| drop(connect(path)));
         let path = folder.join(format!("{}.sock", std::process::id()));
         match fs_err::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -75,24 +79,33 @@ impl Drop for Status {
 
 /// The reports of all hosts of this user, by process.
 pub(crate) fn reports(folder: &Path) -> Vec<Report> {
-    let Ok(entries) = fs_err::read_dir(folder) else { return Vec::new() };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let sockets = paths.filter(|path| path.extension().is_some_and(|extension| extension == "sock"));
-    let mut reports: Vec<Report> = sockets.filter_map(|path| report(&path)).collect();
+    let mut reports: Vec<Report> = sockets(folder).iter().filter_map(|path| report(path)).collect();
     reports.sort_by_key(|report| report.pid);
     reports
 }
 
-fn report(path: &Path) -> Option<Report> {
-    let stream = match UnixStream::connect(path) {
-        Ok(stream) => stream,
+/// Those of living hosts and of dead ones.
+fn sockets(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs_err::read_dir(folder) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect()
+}
+
+/// Connects to a host; removes the socket of one that is dead.
+fn connect(path: &Path) -> Option<UnixStream> {
+    match UnixStream::connect(path) {
+        Ok(stream) => Some(stream),
         Err(error) => {
             if error.kind() == io::ErrorKind::ConnectionRefused {
                 let _ = fs_err::remove_file(path);
             }
-            return None;
+            None
         }
-    };
+    }
+}
+
+fn report(path: &Path) -> Option<Report> {
+    let stream = connect(path)?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut text = String::new();
     stream.take(MOST).read_to_string(&mut text).ok()?;

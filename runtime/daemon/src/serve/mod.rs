@@ -26,7 +26,7 @@ use crate::{
     cli::ServeArgs,
     exit::Exit,
     failure::{Failure, io},
-    host::{self, Asker, Host, HostAsk, Wanted},
+    host::{self, Asker, Host, HostAsk, OwnerLimits, Wanted},
     paths::Paths,
     print,
 };
@@ -53,6 +53,13 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
         let ask = HostAsk {
             chosen: args.model.model.clone(),
             max_sequences: config.interactive.max_sequences,
+            owner: OwnerLimits {
+                memory: config.memory,
+                idle_unload_ms: Some(match config.idle.ttl_seconds {
+                    0 => u64::MAX,
+                    seconds => u64::from(seconds) * 1000,
+                }),
+            },
             command: "locara serve".to_owned(),
             ..HostAsk::default()
         };
@@ -122,6 +129,7 @@ fn api_config(config: &Config, keys: &Keys) -> ApiConfig {
         sampling,
         max_tokens: config.defaults.max_tokens.unwrap_or(base.max_tokens),
         max_tokens_cap: config.defaults.max_tokens_hard.unwrap_or(base.max_tokens_cap),
+        thinking_tokens: config.defaults.thinking_budget,
     };
     let access = Access {
         hosts: config.server.allowed_hosts.clone(),

@@ -11,7 +11,7 @@ mod admission;
 mod pool;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     ops::RangeInclusive,
     sync::{
         Arc,
@@ -125,6 +125,9 @@ pub(super) struct Actor {
     background_held: bool,
     /// Interactive requests admitted while a background request waited.
     passed_over: u32,
+    /// When those who ask were admitted last, by [`Request::reuse`](crate::Request::reuse), counted in turns.
+    turns: HashMap<Option<u64>, u64>,
+    turn: u64,
     stats: EngineStats,
     /// The watchers have not heard of the last change.
     changed: bool,
@@ -161,6 +164,8 @@ impl Actor {
             throttle: Throttle::default(),
             background_held: false,
             passed_over: 0,
+            turns: HashMap::new(),
+            turn: 0,
             stats: EngineStats { kv_cells: loaded_cells, ..EngineStats::default() },
             changed: true,
             stopped: false,

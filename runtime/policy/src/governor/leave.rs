@@ -13,8 +13,9 @@ use crate::{bytes::Bytes, ledger::ModelDigest};
 
 /// While memory is critical, or the weights do not fit, an answer is waited for so long, ms.
 const ANSWERS_MS: u64 = 60_000;
-/// What is lost within so long cannot be saved by an answer that ends by itself, ms.
-const ENDS_WITHIN_MS: u64 = 3_000;
+/// What is lost within so long cannot be saved by an answer that ends by itself, ms: some readings at `critical`, and the
+/// time that an engine needs to stop and free. An answer that could have ended is worth more than a second of caution.
+const ENDS_WITHIN_MS: u64 = 1_000;
 /// An unload that nobody is short of memory for waits so long for an answer at most, ms.
 const LONGEST_ANSWER_MS: u64 = 600_000;
 
@@ -59,8 +60,7 @@ impl Governor {
             let falling = self.gauge.falling(ENDS_WITHIN_MS);
             if available.saturating_sub(falling) < least {
                 return Some(format!(
-                    "memory runs out: {available} available, falling by {falling} in {} s",
-                    ENDS_WITHIN_MS / 1000
+                    "memory runs out: {available} available, falling by {falling} in {ENDS_WITHIN_MS} ms"
                 ));
             }
             if waited >= limit {

@@ -10,8 +10,11 @@
 use super::{Governor, action::Level};
 use crate::{bytes::Bytes, ledger::Kind};
 
-/// A decision of now shows in so long, ms: the next reading, and a step of prefill that has to end.
-const TAKES_EFFECT_MS: u64 = 3_000;
+/// A decision of now shows in so long, ms: the next reading, and a step that has to end.
+const TAKES_EFFECT_MS: u64 = 1_000;
+/// Weights that fit without any margin let a model go on after so many times the usual calm: it may be all the room that
+/// there will be, and whoever waits for the answer would rather have it.
+const WITHOUT_MARGIN: u64 = 2;
 /// Swap that is written while models compute with so little to spare is written because of them, bytes per second.
 const SWAPS: u64 = 1 << 20;
 
@@ -45,8 +48,11 @@ impl Governor {
                     model.fits_since = None;
                     false
                 }
-                (true, true) if with_it.saturating_add(margin) > room => false,
-                (true, true) => now.saturating_sub(*model.fits_since.get_or_insert(now)) >= calm_ms,
+                (true, true) => {
+                    let calm_ms =
+                        if with_it.saturating_add(margin) > room { WITHOUT_MARGIN * calm_ms } else { calm_ms };
+                    now.saturating_sub(*model.fits_since.get_or_insert(now)) >= calm_ms
+                }
             };
             if goes_on {
                 needed = with_it;

@@ -11,6 +11,9 @@ use crate::{
 /// Interactive requests that may be admitted before a background request that waits. Then it is its turn.
 const AGING: u32 = 8;
 
+/// Askers whose last turn is remembered; more than can wait.
+const MAX_TURNS: usize = 1024;
+
 /// Who is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -125,12 +128,15 @@ impl Actor {
         self.running.iter().filter(|s| s.is_active()).count() < places as usize
     }
 
-    /// Interactive before background, parked before queued, each in order of arrival. After [`AGING`] interactive requests
-    /// it is the turn of a background request. What is larger than `pool` waits for a larger pool and holds up nobody.
+    /// Interactive before background, parked before queued. Within a class those who ask take turns: whoever was admitted
+    /// longest ago comes first, and one asker's requests in order of arrival. After [`AGING`] interactive requests it is the
+    /// turn of a background request. What is larger than `pool` waits for a larger pool and holds up nobody.
     fn next(&self, pool: usize) -> Option<Next> {
         let of_class = |class| {
-            let fits = move |waiting: &Waiting| waiting.prepared.class == class && self.need(&waiting.prepared) <= pool;
-            self.waiting.iter().position(fits).map(Next::Waiting)
+            let fits = |waiting: &Waiting| waiting.prepared.class == class && self.need(&waiting.prepared) <= pool;
+            let candidates = self.waiting.iter().enumerate().filter(|(_, waiting)| fits(waiting));
+            let turn = |waiting: &Waiting| self.turns.get(&waiting.prepared.reuse).copied().unwrap_or(0);
+            candidates.min_by_key(|(at, waiting)| (turn(waiting), *at)).map(|(at, _)| Next::Waiting(at))
         };
         let interactive = of_class(Class::Interactive);
         let background = self.takes_background().then(|| {
@@ -168,6 +174,17 @@ impl Actor {
         self.passed_over = if class == Class::Interactive && somebody_waits { self.passed_over + 1 } else { 0 };
     }
 
+    /// Whoever this is comes after the others that wait.
+    fn took_turn(&mut self, asker: Option<u64>) {
+        self.turn += 1;
+        // Those who neither wait nor run have no claim that must be remembered.
+        if self.turns.len() >= MAX_TURNS {
+            let waiting = &self.waiting;
+            self.turns.retain(|asker, _| waiting.iter().any(|waiting| waiting.prepared.reuse == *asker));
+        }
+        self.turns.insert(asker, self.turn);
+    }
+
     /// Admits a request of the queue. False if there is no room for it yet.
     fn start(&mut self, at: usize) -> bool {
         let (session, need) = (self.waiting[at].session, self.need(&self.waiting[at].prepared));
@@ -184,6 +201,7 @@ impl Actor {
         self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         prepared.max_tokens = self.max_tokens(&prepared);
         self.took(prepared.class);
+        self.took_turn(prepared.reuse);
         let own = prepared.session.is_none().then_some(prepared.reuse).flatten();
         let n_past = match (self.reuse(session, seq, &prepared.tokens), own) {
             (0, Some(number)) => self.begin_alike(session, seq, number, &prepared.tokens),
