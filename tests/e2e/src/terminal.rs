@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::{
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
 
 use crate::{PATIENCE, Watchdog};
 
@@ -29,9 +32,13 @@ impl Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
+        // One without a size shows no bars.
+        tcsetwinsize(&master, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let name = std::ffi::OsStr::from_bytes(name.as_bytes());
         let open = || fs_err::OpenOptions::new().read(true).write(true).open(name).unwrap().into_parts().0;
+        // What a terminal says of itself; without it nothing is drawn.
+        command.env("TERM", "xterm");
         let child = command.stdin(open()).stdout(open()).stderr(open()).spawn().unwrap();
         // The command would keep its ends open, and the reader would never see the end.
         drop(command);

@@ -146,8 +146,11 @@ fn import(library: &Library, all: &[Found], as_json: bool) -> Result<Exit, Failu
     let runtime = host::runtime()?;
     let cancel = CancellationToken::new();
     let stopper = cancel.clone();
+    let inside = runtime.enter();
+    let asked = host::asked_to_stop();
+    drop(inside);
     runtime.spawn(async move {
-        host::asked_to_stop().await;
+        asked.await;
         stopper.cancel();
     });
     let (mut imported, mut failed) = (Vec::new(), Vec::new());

@@ -32,8 +32,11 @@ pub(super) fn verify(word: &str, as_json: bool) -> Result<Exit, Failure> {
     let cancel = CancellationToken::new();
     // Ctrl-C ends the reading between two blocks.
     let stopper = cancel.clone();
+    let inside = runtime.enter();
+    let asked = host::asked_to_stop();
+    drop(inside);
     runtime.spawn(async move {
-        host::asked_to_stop().await;
+        asked.await;
         stopper.cancel();
     });
     let bar = Bar::new(word, as_json);

@@ -79,7 +79,7 @@ fn level(memory: &Snapshot) -> String {
 }
 
 fn show(report: &Report) {
-    let Report { pid, command, memory, prediction_error, governed } = report;
+    let Report { pid, command, memory, prediction_error, governed, .. } = report;
     print::heading(&format!("{command}  {}", print::dim(&format!("process {pid}"))));
     if !governed {
         print::note("this host was started with its governor switched off");

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use locara_models::{Progress, Stage};
 
-/// Between two steps of a spinner.
+/// Between two drawings where nothing moves.
 const TICK: Duration = Duration::from_millis(120);
 
 /// A bar. It goes when it is dropped, so that what is said next stands on a clean line.
@@ -23,6 +23,8 @@ impl Bar {
             bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏░"));
         }
         bar.set_prefix(what.to_owned());
+        // There at once: what comes first may be a hub that takes its time.
+        bar.enable_steady_tick(TICK);
         Self(bar)
     }
 

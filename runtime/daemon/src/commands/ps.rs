@@ -1,7 +1,7 @@
 //! `locara ps` and `locara stop`: what the running host has in memory, and taking it out.
 
 use comfy_table::{CellAlignment, Table, presets};
-use locara_policy::{Bytes, Kind, defaults::defaults, governor::ModelView};
+use locara_policy::{Bytes, Kind, governor::ModelView};
 use serde_json::{Value, json};
 
 use super::{client::Client, progress::duration};
@@ -37,7 +37,7 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
     let client = Client::new(&Paths::find()?)?;
     let now = host::runtime()?.block_on(now(&client))?;
     let memory = &now.report.memory;
-    let idle_unload_s = defaults(&host::machine()?, None).idle_unload_seconds.value;
+    let idle_unload_ms = now.report.idle_unload_ms;
     if as_json {
         let models: Vec<Value> = memory
             .models
@@ -45,7 +45,7 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
             .map(|model| {
                 json!({"name": model.name, "digest": model.digest, "state": model.state, "bytes": model.bytes,
                     "kv_bytes": kv(&now.report, model), "idle_ms": model.idle_ms,
-                    "unloads_in_s": unloads_in(model, idle_unload_s), "engine": engine(&now.engines, model)})
+                    "unloads_in_s": unloads_in(model, idle_unload_ms), "engine": engine(&now.engines, model)})
             })
             .collect();
         print::json(&json!({"locara": now.version, "pid": now.report.pid, "address": client.address().to_string(),
@@ -93,9 +93,11 @@ pub(super) fn run(as_json: bool) -> Result<Exit, Failure> {
                 waiting => format!(", {waiting} waiting"),
             }
         );
-        let unloads = match unloads_in(model, idle_unload_s) {
+        let unloads = match unloads_in(model, idle_unload_ms) {
             None if model.keep_loaded => "is kept".to_owned(),
-            None => "in use".to_owned(),
+            None if model.state != "resident" => String::new(),
+            None if model.activity.is_busy() => "in use".to_owned(),
+            None => "never".to_owned(),
             Some(seconds) => format!("in {}", duration(seconds)),
         };
         table.add_row([
@@ -127,10 +129,10 @@ fn engine<'v>(engines: &'v [Value], model: &ModelView) -> &'v Value {
     engines.iter().find(|engine| engine["model"] == model.name).unwrap_or(&Value::Null)
 }
 
-/// Seconds until it is let go if nobody asks for it; none while it is used or kept.
-fn unloads_in(model: &ModelView, idle_unload_s: u32) -> Option<u64> {
+/// Seconds until it is let go if nobody asks for it; none while it is used, kept, or never let go.
+fn unloads_in(model: &ModelView, idle_unload_ms: u64) -> Option<u64> {
     let idle = !model.activity.is_busy() && !model.keep_loaded && model.state == "resident";
-    idle.then(|| u64::from(idle_unload_s).saturating_sub(model.idle_ms / 1000))
+    (idle && idle_unload_ms != u64::MAX).then(|| idle_unload_ms.saturating_sub(model.idle_ms) / 1000)
 }
 
 pub(super) fn stop(word: &str, as_json: bool) -> Result<Exit, Failure> {

@@ -30,7 +30,6 @@ pub(super) fn run(args: &PullArgs, as_json: bool) -> Result<Exit, Failure> {
     let hub = Hub::new(HubOptions::usual(|name| std::env::var_os(name), &config.models.hub)).map_err(failed)?;
     let runtime = host::runtime()?;
     let cancel = CancellationToken::new();
-    let bar = Bar::new(&args.model, as_json);
     let pulled = runtime.block_on(async {
         let stopper = cancel.clone();
         let asked = host::asked_to_stop();
@@ -38,9 +37,10 @@ pub(super) fn run(args: &PullArgs, as_json: bool) -> Result<Exit, Failure> {
             asked.await;
             stopper.cancel();
         });
+        // Who sees it may press Ctrl-C.
+        let bar = Bar::new(&args.model, as_json);
         library.pull(&hub, &spec, &|progress| bar.show(progress), &cancel).await
     });
-    drop(bar);
     runtime.shutdown_background();
     let pulled = pulled.map_err(failed)?;
     for role in &roles {

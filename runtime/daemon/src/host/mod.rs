@@ -126,6 +126,8 @@ pub(crate) struct Host {
     max_sequences: Option<u32>,
     spill: PathBuf,
     command: String,
+    /// A model that nobody used for so long is unloaded.
+    idle_unload_ms: u64,
     governed: Arc<Governed>,
     tenants: Arc<Tenants>,
     /// What the app that runs asks to be kept.
@@ -216,6 +218,7 @@ impl Host {
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Action>), Failure> {
         let machine = machine()?;
         let config = ask.owner.over(Config::new(&machine, &defaults(&machine, None)));
+        let idle_unload_ms = config.idle_unload_ms;
         let (governed, actions) = Governed::new(config, log).map_err(|error| io("write the governor's log", error))?;
         let governed = Arc::new(governed);
         let host = Arc::new(Self {
@@ -225,6 +228,7 @@ impl Host {
             max_sequences: ask.max_sequences,
             spill: paths.spill(),
             command: ask.command,
+            idle_unload_ms,
             tenants: Tenants::new(governed.clone()),
             governed,
             keep_loaded: ask.keep_loaded,
@@ -279,6 +283,7 @@ impl Host {
             memory: self.governed.snapshot(),
             prediction_error: self.learned.error(),
             governed: self.acts,
+            idle_unload_ms: self.idle_unload_ms,
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) prediction_error: Vec<(Kind, ErrorSummary)>,
     /// Whether the governor acts. Switched off only to measure what it prevents.
     pub(crate) governed: bool,
+    /// A model that nobody used for so long is unloaded, ms; the greatest number is never.
+    pub(crate) idle_unload_ms: u64,
 }
 
 /// Answers for as long as it is held; the socket goes with it.

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use fs_err as fs;
 use insta::assert_snapshot;
-use locara_e2e::{Hub, Outcome, TestContext, send};
+use locara_e2e::{Hub, Outcome, Terminal, TestContext, send};
 use locara_zoo::{Arch, Spec};
 use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};
@@ -69,6 +69,19 @@ fn something_in(folder: &std::path::Path) -> bool {
     let parts =
         entries.filter_map(Result::ok).filter(|entry| entry.path().extension().is_some_and(|end| end == "part"));
     parts.filter_map(|entry| entry.metadata().ok()).any(|file| file.len() > 0)
+}
+
+#[test]
+fn at_a_terminal_a_bar_is_there_at_once() {
+    let (context, hub) = (TestContext::new(), hub());
+    hub.hold_after(3 << 20);
+    let mut command = context.command(["pull", "maker/tiny-GGUF"]);
+    command.env("HF_ENDPOINT", &hub.endpoint);
+    let mut terminal = Terminal::start(command);
+    terminal.expect(" % ");
+    send(terminal.child(), Signal::INT);
+    terminal.expect("goes on from there");
+    assert_eq!(terminal.end().code(), Some(1));
 }
 
 #[test]
