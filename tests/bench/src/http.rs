@@ -235,3 +235,22 @@ impl Http {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_comes_and_what_http_adds_is_a_number() {
+        let http = measure(&Runtime::new().unwrap()).unwrap();
+        assert_eq!((http.over_http.len(), http.direct.len()), (REQUESTS, REQUESTS));
+        assert!(http.added_us(0.5).is_finite() && http.token_us().is_finite());
+    }
+
+    #[test]
+    fn the_length_of_a_response_is_that_of_head_and_body() {
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").unwrap(), Some(41));
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n").unwrap(), None);
+        assert!(length(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    }
+}
