@@ -6,6 +6,7 @@
 //! the large one, and writes nothing: for trying a change of the benchmarks themselves.
 
 mod guest;
+mod http;
 mod instances;
 mod memory;
 mod model;
@@ -70,6 +71,7 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
     let (freed_p50_ms, freed_p99_ms) = reclaiming.freed_ms();
     let sandbox = runtime.block_on(Sandbox::new(Arc::new(Scripted::new(Pace::Ready))))?;
     let instances = instances::measure(&runtime, host, &sandbox)?;
+    let http = http::measure(&runtime)?;
     let planner = planner::measure(&[("locara-tiny", &tiny), (LARGE, large)], options)?;
     let prediction = prediction::measure(options, &memory)?;
     let quality = quality::measure(&tiny, options)?;
@@ -92,12 +94,15 @@ fn measure(host: &Host, facts: &MachineFacts, large: &ModelFile, pairs: usize) -
         freed_p99_ms,
         restore_ratio: reclaiming.restore_ratio(),
         ledger_error: reclaiming.ledger_error(),
+        http_added_p50_us: http.added_us(0.5),
+        http_added_p99_us: http.added_us(0.99),
+        token_added_us: http.token_us(),
     };
     let mut sections = vec![speed.section()];
     sections.extend(guest.sections());
     sections.extend([instances.section(), memory.section(), planner.section(), prediction.section()]);
     sections.extend(reclaiming.sections());
-    sections.push(quality.section());
+    sections.extend([quality.section(), http.section()]);
     Ok((sections, figures))
 }
 

@@ -70,6 +70,10 @@ pub(crate) struct Figures {
     pub(crate) restore_ratio: f64,
     /// Largest difference between ledger and `smaps_rollup`, as a share of the ledger.
     pub(crate) ledger_error: f64,
+    /// What the HTTP layer adds to a request, and to a token of a stream, µs.
+    pub(crate) http_added_p50_us: f64,
+    pub(crate) http_added_p99_us: f64,
+    pub(crate) token_added_us: f64,
 }
 
 impl fmt::Display for Figures {
@@ -79,7 +83,8 @@ impl fmt::Display for Figures {
             "figures: decode_ratio={:.3} prefill_ratio={:.3} batch4_ratio={:.3} batch8_ratio={:.3} wasm_ratio={:.3} \
              token_us={:.3} instantiate_p50_us={:.1} instantiate_p99_us={:.1} instance_kib={:.1} plan_ms={:.2} \
              plan_error_bytes={} prediction_median_ppm={} prediction_worst_ppm={} anon_weight_bytes={} \
-             freed_p50_ms={:.1} freed_p99_ms={:.1} restore_ratio={:.4} ledger_error={:.4}",
+             freed_p50_ms={:.1} freed_p99_ms={:.1} restore_ratio={:.4} ledger_error={:.4} \
+             http_added_p50_us={:.1} http_added_p99_us={:.1} token_added_us={:.3}",
             self.decode_ratio,
             self.prefill_ratio,
             self.batch4_ratio,
@@ -98,6 +103,9 @@ impl fmt::Display for Figures {
             self.freed_p99_ms,
             self.restore_ratio,
             self.ledger_error,
+            self.http_added_p50_us,
+            self.http_added_p99_us,
+            self.token_added_us,
         )
     }
 }
@@ -127,13 +135,17 @@ mod tests {
             freed_p99_ms: 90.0,
             restore_ratio: 0.01,
             ledger_error: 0.02,
+            http_added_p50_us: 90.0,
+            http_added_p99_us: 300.0,
+            token_added_us: 1.5,
         };
         assert_eq!(
             figures.to_string(),
             "figures: decode_ratio=1.000 prefill_ratio=0.990 batch4_ratio=1.000 batch8_ratio=1.000 wasm_ratio=0.999 \
              token_us=0.310 instantiate_p50_us=10.0 instantiate_p99_us=20.0 instance_kib=40.0 plan_ms=20.00 \
              plan_error_bytes=0 prediction_median_ppm=0 prediction_worst_ppm=0 anon_weight_bytes=0 \
-             freed_p50_ms=12.0 freed_p99_ms=90.0 restore_ratio=0.0100 ledger_error=0.0200"
+             freed_p50_ms=12.0 freed_p99_ms=90.0 restore_ratio=0.0100 ledger_error=0.0200 \
+             http_added_p50_us=90.0 http_added_p99_us=300.0 token_added_us=1.500"
         );
     }
 

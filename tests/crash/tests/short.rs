@@ -1,5 +1,4 @@
 //! Some kills, at least one in each scene.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::process::Command;
 

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) async fn early(client: &mut Client, ask: &Ask, moment: Duration) {
     let request = known(&client.base, &client.name, ask);
     match timeout(PATIENCE, request).await {
-        Err(_) => client.hung(ask),
+        Err(_) => client.hung(ask, false),
         Ok(Err(error)) => client.broken(ask, &format!("{error:#}")),
         Ok(Ok(connection)) => {
             client.left_early(ask.dialect, ask.class);

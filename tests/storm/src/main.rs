@@ -83,7 +83,9 @@ async fn storm(args: &Args) -> Result<ExitCode> {
     println!("{tally}");
     println!("{}", health.memory);
     let hung = tally.hung + health.hung;
-    for (what, list) in [("hung", &health.notes), ("leaked", &idle.notes), ("mismatched", &mismatches)] {
+    for (what, list) in
+        [("hung", &tally.stuck), ("hung", &health.notes), ("leaked", &idle.notes), ("mismatched", &mismatches)]
+    {
         list.iter().for_each(|note| println!("{what}: {note}"));
     }
     let (leaked, mismatched, requests) = (idle.leaked, mismatches.len(), tally.requests());

@@ -16,6 +16,9 @@ use crate::{
 /// Without a byte for so long a request hangs. The host itself says every ten seconds that a stream is alive.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A client that is told to try again later waits no longer than this: it is a storm.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
 /// A client with connections and counts of its own.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -51,7 +54,7 @@ impl Client {
         Ok(text)
     }
 
-    /// Asks, and reads the answer as far as the client wants it.
+    /// Asks, reads the answer as far as the client wants it, and waits where the host says so.
     pub(crate) async fn ask(&mut self, ask: &Ask) {
         let request = self
             .http
@@ -61,7 +64,7 @@ impl Client {
             .header("x-locara-class", ask.class.word())
             .body(ask.body.to_string());
         match timeout(PATIENCE, request.send()).await {
-            Err(_) => self.hung(ask),
+            Err(_) => self.hung(ask, false),
             Ok(Err(error)) => self.broken(ask, &format!("{error:#}")),
             Ok(Ok(response)) => {
                 let status = response.status().as_u16();
@@ -79,7 +82,7 @@ impl Client {
         let mut whole = Vec::new();
         loop {
             let chunk = match timeout(PATIENCE, response.chunk()).await {
-                Err(_) => return self.hung(ask),
+                Err(_) => return self.hung(ask, true),
                 Ok(Err(error)) => return self.broken(ask, &format!("the answer broke off: {error:#}")),
                 Ok(Ok(chunk)) => chunk,
             };
@@ -125,9 +128,9 @@ impl Client {
     }
 
     async fn refused(&mut self, ask: &Ask, status: u16, response: Response) {
-        let retry_after = response.headers().contains_key(header::RETRY_AFTER);
+        let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let text = match timeout(PATIENCE, response.text()).await {
-            Err(_) => return self.hung(ask),
+            Err(_) => return self.hung(ask, true),
             Ok(text) => text.unwrap_or_default(),
         };
         let mut answer = Answer::default();
@@ -140,8 +143,10 @@ impl Client {
             503 => *self.tally.unavailable.entry(ask.class).or_default() += 1,
             _ => self.broken(ask, &format!("status {status}: {text}")),
         }
-        if matches!(status, 429 | 503) && !retry_after {
-            self.broken(ask, &format!("status {status} without Retry-After"));
+        match seconds {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds).min(LONGEST_WAIT)).await,
+            None if matches!(status, 429 | 503) => self.broken(ask, &format!("status {status} without Retry-After")),
+            None => {}
         }
     }
 
@@ -149,9 +154,17 @@ impl Client {
         *self.tally.left_early.entry((dialect, class)).or_default() += 1;
     }
 
-    pub(crate) fn hung(&mut self, ask: &Ask) {
+    /// Nothing came, or nothing more after the status; the host may be anywhere with the request.
+    pub(crate) fn hung(&mut self, ask: &Ask, answered: bool) {
         self.tally.hung += 1;
-        self.broken(ask, &format!("no byte for {} s", PATIENCE.as_secs()));
+        if answered {
+            *self.tally.left.entry(ask.class).or_default() += 1;
+        } else {
+            self.left_early(ask.dialect, ask.class);
+        }
+        let stream = if ask.stream { "stream" } else { "whole" };
+        let (word, seconds) = (ask.class.word(), PATIENCE.as_secs());
+        self.tally.stuck.push(format!("{}: {} {word} {stream}: no byte for {seconds} s", self.name, ask.path));
     }
 
     pub(crate) fn broken(&mut self, ask: &Ask, what: &str) {

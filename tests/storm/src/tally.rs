@@ -68,6 +68,8 @@ pub(crate) struct Tally {
     pub(crate) output_tokens: u64,
     /// Requests without a byte for too long.
     pub(crate) hung: u64,
+    /// Those, one by one.
+    pub(crate) stuck: Vec<String>,
     /// What no client should see.
     pub(crate) broken: Vec<String>,
 }
@@ -86,6 +88,7 @@ impl Tally {
         merge(&mut self.unavailable, other.unavailable);
         self.output_tokens += other.output_tokens;
         self.hung += other.hung;
+        self.stuck.extend(other.stuck);
         self.broken.extend(other.broken);
     }
 

@@ -139,7 +139,7 @@ fn left(stats: &Value, sessions: &Value) -> Idle {
     let mut idle = Idle { leaked: 0, notes: Vec::new() };
     let mut note = |what: String, n: u64| {
         if n > 0 {
-            idle.leaked += n;
+            idle.leaked = idle.leaked.saturating_add(n);
             idle.notes.push(format!("{n} {what}"));
         }
     };

@@ -1,5 +1,4 @@
 //! A storm of some seconds.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::process::Command;
 

@@ -69,19 +69,26 @@ struct Said {
     tool_calls: Vec<Value>,
 }
 
-/// Counts and times of an answer; times in nanoseconds.
+/// Counts and times of an answer, with the last line of it; times in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = OllamaFigures)]
 struct Figures {
+    #[schema(required = false)]
     total_duration: u64,
+    #[schema(required = false)]
     load_duration: u64,
     /// Tokens of the prompt.
+    #[schema(required = false)]
     prompt_eval_count: u32,
+    #[schema(required = false)]
     prompt_eval_duration: u64,
     /// Tokens made.
+    #[schema(required = false)]
     eval_count: u32,
+    #[schema(required = false)]
     eval_duration: u64,
     /// Tokens of the prompt that were not computed again.
+    #[schema(required = false)]
     cached_count: u32,
 }
 

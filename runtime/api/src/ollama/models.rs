@@ -174,7 +174,8 @@ type Progress = BoxStream<'static, Result<PullProgress, Refusal>>;
 
 /// Fetches a model.
 #[utoipa::path(post, path = "/api/pull", tag = "ollama", request_body = Named,
-    responses((status = 200, description = "Lines of JSON with how far it is", body = Value), (status = 400), (status = 404), (status = 501)))]
+    responses((status = 200, description = "Lines of JSON with how far it is", body = Value), (status = 400),
+        (status = 404), (status = 501)))]
 pub(super) async fn pull(State(api): State<Api>, Body(named): Body<Named>) -> Result<Response, Fault> {
     let mut progress = api.host().pull(plain(&named.model).to_owned());
     if named.stream == Some(false) {
@@ -222,7 +223,7 @@ fn progress_line(step: &PullProgress) -> Value {
 
 /// Removes a model from disk.
 #[utoipa::path(delete, path = "/api/delete", tag = "ollama", request_body = Named,
-    responses((status = 200), (status = 400), (status = 404), (status = 501)))]
+    responses((status = 200), (status = 400), (status = 404), (status = 429), (status = 501)))]
 pub(super) async fn delete(State(api): State<Api>, Body(named): Body<Named>) -> Result<StatusCode, Fault> {
     api.host().delete(plain(&named.model).to_owned()).await?;
     Ok(StatusCode::OK)

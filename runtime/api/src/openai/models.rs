@@ -123,7 +123,7 @@ pub(crate) async fn retrieve(State(api): State<Api>, Path(name): Path<String>) -
 
 /// Removes a model from disk.
 #[utoipa::path(delete, path = "/v1/models/{*model}", tag = "openai", params(("model" = String, Path)),
-    responses((status = 200, body = Deleted), (status = 404), (status = 501)))]
+    responses((status = 200, body = Deleted), (status = 400), (status = 404), (status = 429), (status = 501)))]
 pub(crate) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Deleted>, Fault> {
     api.host().delete(name.clone()).await?;
     Ok(Json(Deleted { id: name, object: "model", deleted: true }))
