@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use locara_engine::{
     Completion, Constraint, Engine, Event, Generation, MAX_LOGPROBS, Message, Prompt, Request, Sampling, StopReason,
     Token, TokenLogprobs,
-    llama::{LlamaEngine, LoadOptions},
+    llama::{CacheOptions, ChatOptions, LlamaEngine, LoadOptions},
 };
 use locara_policy::KvType;
 
 fn engine() -> LlamaEngine {
-    engine_with(4)
+    engine_with(4, &ChatOptions::default())
 }
 
-fn engine_with(n_seq_max: u32) -> LlamaEngine {
+fn engine_with(n_seq_max: u32, chat: &ChatOptions) -> LlamaEngine {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/locara-tiny/locara-tiny.gguf");
     let options = LoadOptions {
         n_ctx: 1024,
@@ -31,7 +31,7 @@ fn engine_with(n_seq_max: u32) -> LlamaEngine {
         repack: false,
         queue_max: 16,
     };
-    LlamaEngine::load(&path, "test", options, |_| true).unwrap()
+    LlamaEngine::load_with(&path, "test", options, &CacheOptions::default(), chat, |_| true).unwrap()
 }
 
 /// `n` tokens that mean nothing; another `salt` gives others from the first on.
@@ -169,7 +169,8 @@ async fn logprobs_are_those_of_the_model_and_change_nothing() {
 /// The constraint opens the reasoning, which is free then and would never end: the end of the turn is ignored.
 #[tokio::test]
 async fn reasoning_that_uses_up_its_tokens_is_ended_and_the_answer_follows_its_constraint() {
-    let engine = engine();
+    let thinks = ChatOptions { reasoning_format: Some("think".to_owned()), ..ChatOptions::default() };
+    let engine = engine_with(4, &thinks);
     let ask = |thinking_tokens| Request {
         constraint: Some(Constraint::Regex("<think>(yes|no)".into())),
         thinking_tokens,
@@ -218,7 +219,7 @@ async fn text_becomes_tokens_and_text_again() {
 
 #[tokio::test]
 async fn those_who_ask_take_turns_however_much_one_of_them_asks() {
-    let engine = engine_with(1);
+    let engine = engine_with(1, &ChatOptions::default());
     // It holds the only place until it is read.
     let mut running = engine.submit(Request { max_tokens: 200, ..ask(1, &words(1, 20)) });
     while !matches!(running.events.recv().await.unwrap(), Event::Text(_)) {}

@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use locara_apps::ModelError;
 use locara_engine::{
     Engine, EngineMemory,
-    llama::{CacheOptions, LlamaEngine, LoadOptions, build_info, probe_in_child},
+    llama::{CacheOptions, ChatOptions, LlamaEngine, LoadOptions, build_info, probe_in_child},
 };
+use locara_manifest::ModelSettings;
 use locara_models::{LibraryError, Located, ModelFile};
 use locara_platform::Platform;
 use locara_policy::{
@@ -183,7 +184,7 @@ pub(crate) async fn load(host: Arc<Host>, located: Located, asker: Asker) -> Res
         Err(refusal) => return Err(NoModel::Refused { name, refusal: Box::new(refusal) }),
     }
     let mut failed = FailedOnDrop { host: &host, model: Some(digest.clone()) };
-    let Found { file, derived, request, plan, .. } = found;
+    let Found { file, settings, derived, request, plan, .. } = found;
     let options = load_options(&request, derived.n_threads.value);
     let cache = CacheOptions { prompt_cache_bytes: derived.prompt_cache.value.get(), spill: Some(host.spill()) };
     let (kv_cells, n_threads) = (options.kv_cells, options.n_threads);
@@ -194,7 +195,8 @@ pub(crate) async fn load(host: Arc<Host>, located: Located, asker: Asker) -> Res
     };
     let before = resident();
     let engine = blocking(&name, move || {
-        LlamaEngine::load_with_cache(&path, &of_file, options, &cache, |_| true)
+        let chat = chat_options(&settings).map_err(|error| NoModel::failed(&of_name, &error))?;
+        LlamaEngine::load_with(&path, &of_file, options, &cache, &chat, |_| true)
             .map_err(|error| NoModel::failed(&of_name, &error))
     })
     .await?;
@@ -219,6 +221,15 @@ pub(crate) async fn load(host: Arc<Host>, located: Located, asker: Asker) -> Res
     });
     host.look();
     Ok(loaded)
+}
+
+/// How the owner wants a model to be spoken to, where the file says it wrong.
+fn chat_options(settings: &ModelSettings) -> std::io::Result<ChatOptions> {
+    Ok(ChatOptions {
+        template_override: settings.template.as_ref().map(fs_err::read_to_string).transpose()?,
+        tool_format: settings.tool_parser.map(|parser| parser.as_str().to_owned()),
+        reasoning_format: None,
+    })
 }
 
 /// A load that ends early, by an error or because nobody waits for it any more, gives its bytes back.
