@@ -81,7 +81,7 @@ fn models_of_other_programs_are_listed_before_anything_is_done() {
     let folder = context.home(".lmstudio/models/maker/tiny-GGUF");
     fs::create_dir_all(&folder).unwrap();
     locara_zoo::write(&Spec::tiny(Arch::Llama), folder.join("tiny-F32.gguf")).unwrap();
-    assert_snapshot!("list", context.run(["import", "--from", "all"]));
+    assert_snapshot!("of-others", context.run(["import", "--from", "all"]));
     assert!(!context.state("registry.json").exists());
     assert_snapshot!("nothing", context.run(["import", "--from", "ollama"]));
     context.run(["import", "--from", "all", "other"]).assert_code(1).assert_says("no model `other` was found");
