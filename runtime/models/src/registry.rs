@@ -200,7 +200,12 @@ mod tests {
         let file = RegistryFile::new(folder.path().join("registry.json"));
         file.hold(file.load().unwrap());
         let of_another = RegistryFile::new(file.path());
-        let named = |name: &'static str| move |registry: &mut Registry| Ok::<_, RegistryError>(add(registry, name));
+        let named = |name: &'static str| {
+            move |registry: &mut Registry| {
+                add(registry, name);
+                Ok::<_, RegistryError>(())
+            }
+        };
         of_another.update(named("theirs")).unwrap();
         assert!(file.load().unwrap().models.is_empty(), "edits of others count when they are held");
         // A change goes on from what the file says, not from what is held.

@@ -1,6 +1,6 @@
 //! `locara serve`: the host as a daemon, behind HTTP.
 //!
-//! Bind, assemble, preload, serve until asked to stop, drain. Which model serves which word is [`host`](crate::host)'s,
+//! Bind, assemble, preload, serve until asked to stop, drain. Which model serves which word is [`host`]'s,
 //! what a request means is `locara_api`'s; here they are put together. This module must never answer a request itself.
 
 mod edits;
