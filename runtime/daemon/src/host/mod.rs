@@ -313,7 +313,7 @@ impl Host {
         let Some(loaded) = self.take_resident(model) else { return };
         let _ = tokio::time::timeout(patience, loaded.engine.drain()).await;
         loaded.engine.end().await;
-        self.governed.tell(Event::Lost { model: model.clone() });
+        self.governed.tell(Event::Released { model: model.clone() });
         self.look();
     }
 

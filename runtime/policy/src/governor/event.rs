@@ -290,6 +290,11 @@ pub enum Event {
         /// The model.
         model: ModelDigest,
     },
+    /// A model is gone because the owner of the machine said so: it may come back whenever somebody asks.
+    Released {
+        /// The model.
+        model: ModelDigest,
+    },
     /// An app wants to start.
     AppStart(AppStart),
     /// A run of an app has ended; its memory is gone.

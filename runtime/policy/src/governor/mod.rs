@@ -216,6 +216,7 @@ impl Governor {
             Event::Kept { step } => self.kept(step),
             Event::Failed { step, reason } => self.failed(step, &reason),
             Event::Lost { model } => self.lost(&model),
+            Event::Released { model } => self.release(&model),
             Event::AppStart(start) => self.start_app(start, out),
             Event::AppStop { app } => self.stop_app(&app),
             Event::Visible { app, visible } => {

@@ -233,7 +233,8 @@ impl Governor {
         self.forget(digest);
     }
 
-    fn release(&mut self, digest: &ModelDigest) {
+    /// A model is gone, and nothing keeps it from coming back.
+    pub(super) fn release(&mut self, digest: &ModelDigest) {
         self.steps.retain(|_, step| step.model != *digest);
         self.models.remove(digest);
         self.ledger.release_owner(&Owner::Model(digest.clone()));

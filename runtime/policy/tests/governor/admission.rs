@@ -167,6 +167,17 @@ fn a_model_in_its_cool_down_holds_up_nobody_else() {
 }
 
 #[test]
+fn a_model_that_its_owner_took_away_comes_back_at_once() {
+    let mut world = World::new();
+    world.load("chat", Bytes::gib(2), Bytes::mib(100));
+    world.run(3 * SECOND);
+    world.send(Event::Released { model: digest("chat") });
+    let again = world.load("chat", Bytes::gib(2), Bytes::mib(100));
+    world.run(SECOND);
+    assert!(world.is_admitted(again));
+}
+
+#[test]
 fn nothing_is_admitted_at_critical_and_all_of_it_afterwards() {
     let mut world = World::new();
     world.send(Event::Kernel { level: KernelLevel::Critical });
