@@ -50,6 +50,8 @@ pub(crate) fn large() -> Result<ModelFile> {
     eprintln!("writing {} ({} MB), once", path.display(), len / 1_000_000);
     let unfinished = path.with_extension("unfinished");
     locara_zoo::write(&entry.spec, &unfinished)?;
+    // Pages that wait to be written count as dirty wherever the file is mapped.
+    fs_err::File::open(&unfinished)?.sync_all()?;
     let digest = digest_of(&unfinished)?;
     fs_err::write(sidecar(&path), &digest)?;
     fs_err::rename(&unfinished, &path)?;
