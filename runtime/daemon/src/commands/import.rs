@@ -11,7 +11,6 @@ use locara_gguf::Gguf;
 use locara_manifest::{Role, SourceKind};
 use locara_models::{Found, ImportError, Imported, Library, LibraryError, Places};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{progress::Bar, role};
 use crate::{
@@ -144,15 +143,7 @@ fn as_value(found: &Found) -> Value {
 /// Imports one after the other. What is wrong with one does not keep the others out.
 fn import(library: &Library, all: &[Found], as_json: bool) -> Result<Exit, Failure> {
     let runtime = host::runtime()?;
-    let cancel = CancellationToken::new();
-    let stopper = cancel.clone();
-    let inside = runtime.enter();
-    let asked = host::asked_to_stop();
-    drop(inside);
-    runtime.spawn(async move {
-        asked.await;
-        stopper.cancel();
-    });
+    let cancel = host::until_asked_to_stop(&runtime);
     let (mut imported, mut failed) = (Vec::new(), Vec::new());
     for found in all {
         let bar = Bar::new(found.name.as_str(), as_json);

@@ -2,7 +2,6 @@
 
 use locara_models::LibraryError;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     progress::Bar,
@@ -29,16 +28,8 @@ pub(super) fn remove(args: &RmArgs, as_json: bool) -> Result<Exit, Failure> {
 pub(super) fn verify(word: &str, as_json: bool) -> Result<Exit, Failure> {
     let library = host::library(&Paths::find()?)?;
     let runtime = host::runtime()?;
-    let cancel = CancellationToken::new();
     // Ctrl-C ends the reading between two blocks.
-    let stopper = cancel.clone();
-    let inside = runtime.enter();
-    let asked = host::asked_to_stop();
-    drop(inside);
-    runtime.spawn(async move {
-        asked.await;
-        stopper.cancel();
-    });
+    let cancel = host::until_asked_to_stop(&runtime);
     let bar = Bar::new(word, as_json);
     let verified = library.verify(word, &|progress| bar.show(progress), &cancel);
     drop(bar);

@@ -497,6 +497,20 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| io("start the async runtime", error))
 }
 
+/// A token that is cancelled when the process is asked to stop, for work that blocks outside of `runtime`.
+pub(crate) fn until_asked_to_stop(runtime: &tokio::runtime::Runtime) -> tokio_util::sync::CancellationToken {
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let stopper = cancel.clone();
+    let inside = runtime.enter();
+    let asked = asked_to_stop();
+    drop(inside);
+    runtime.spawn(async move {
+        asked.await;
+        stopper.cancel();
+    });
+    cancel
+}
+
 /// Listens from this call on; resolves when the person or the system asks the process to stop, with the reason.
 ///
 /// Must be called inside the runtime. Not an `async fn`: that would begin to listen only when it is first polled, and a
